@@ -1,0 +1,1 @@
+"""COPAL Explorer: continual pruning of language models, its baselines, and their measurement."""

@@ -1,0 +1,215 @@
+"""The configuration of a run: frozen, validated when built, and identified by a fingerprint.
+
+Nothing here imports torch, so that a page can build and check a configuration at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from copal_core.errors import InvalidValueError
+
+FORMAT = 1  # raised whenever a run folder written before can no longer be read as it is
+
+_WINDOWS = re.compile(r"^(\d+)\s*[x×]\s*(\d+)$")
+_METHOD = re.compile(r"^(?P<name>[a-z0-9-]+)(\[(?P<options>[^\]]*)\])?:(?P<strategy>[a-z-]+)$")
+_PATTERN = re.compile(r"^(\d+):(\d+)$")
+
+
+class _Frozen(BaseModel):
+    """Immutable, refuses unknown keys, and turns pydantic's report into one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidValueError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem of a validation report, in words: which value, which rule."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if cause is not None:
+        return str(cause)
+    name = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    if first["type"] == "extra_forbidden":
+        return f"'{name}' is not a setting; check its spelling"
+    return f"{name} = {first['input']!r} is not valid: {first['msg'].lower()}"
+
+
+class Windows(_Frozen):
+    """`count` windows of `length` tokens each, written as 16x256."""
+
+    count: int = Field(ge=1, le=100_000)
+    length: int = Field(ge=2, le=1_048_576)
+
+    @classmethod
+    def parse(cls, text: str) -> Windows:
+        """Read '16x256'. Raises InvalidValueError for anything else."""
+        match = _WINDOWS.match(text.strip())
+        if match is None:
+            raise InvalidValueError(f"windows '{text}' are not of the form COUNTxLENGTH, such as 16x256")
+        return cls(count=int(match[1]), length=int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.count}x{self.length}"
+
+    @property
+    def tokens(self) -> int:
+        return self.count * self.length
+
+
+class Structure(_Frozen):
+    """Which weights may go: a share of each row or layer, or all but `keep` in each `group_size` inputs."""
+
+    kind: Literal["unstructured", "n:m"] = "unstructured"
+    sparsity: float = Field(default=0.5, ge=0.0, lt=1.0, description="share removed")
+    group: Literal["row", "layer"] = "row"
+    keep: int = Field(default=2, ge=1)
+    group_size: int = Field(default=4, ge=2, le=256)
+
+    @model_validator(mode="after")
+    def _keep_fewer_than_all(self) -> Structure:
+        if self.kind == "n:m" and self.keep >= self.group_size:
+            raise ValueError(
+                f"structure {self.keep}:{self.group_size} keeps everything; keep fewer than {self.group_size}"
+            )
+        return self
+
+    @classmethod
+    def parse(cls, text: str, sparsity: float = 0.5, group: str = "row") -> Structure:
+        """Read 'unstructured' or 'N:M' (keep N of each M inputs)."""
+        match = _PATTERN.match(text.strip())
+        if match is not None:
+            keep, size = int(match[1]), int(match[2])
+            removed = 1 - keep / size if 0 < keep < size else 0.0
+            return cls(kind="n:m", keep=keep, group_size=size, sparsity=removed)
+        if text.strip() != "unstructured":
+            raise InvalidValueError(f"structure '{text}' is not known; use unstructured or N:M, such as 2:4")
+        return cls(sparsity=sparsity, group=group)
+
+    @property
+    def removed(self) -> float:
+        """The share of weights removed, exact for N:M."""
+        return 1 - self.keep / self.group_size if self.kind == "n:m" else self.sparsity
+
+    def __str__(self) -> str:
+        if self.kind == "n:m":
+            return f"{self.keep}:{self.group_size}"
+        return f"{self.sparsity:.0%} per {self.group}" if self.sparsity * 100 % 1 == 0 else (
+            f"{self.sparsity:.2%} per {self.group}"
+        )
+
+
+class Method(_Frozen):
+    """A criterion (or decomposition) with one continual strategy, written as `copal:accumulate`.
+
+    Options go in brackets: `copal[estimator=finite-difference,epsilon=0.01]:accumulate`.
+    """
+
+    name: str
+    strategy: str
+    options: dict[str, str | float | bool] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        match = _METHOD.match(text.strip())
+        if match is None:
+            raise InvalidValueError(
+                f"method '{text}' is not of the form NAME:STRATEGY, such as copal:accumulate"
+            )
+        options = {}
+        for item in filter(None, (match["options"] or "").split(",")):
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise InvalidValueError(f"option '{item}' of method '{text}' is not of the form NAME=VALUE")
+            options[key.strip()] = _option_value(value.strip())
+        return cls(name=match["name"], strategy=match["strategy"], options=options)
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}{f'[{options}]' if options else ''}:{self.strategy}"
+
+    @property
+    def slug(self) -> str:
+        """The method's name as a folder: letters, digits, dot, dash and plus only."""
+        return re.sub(r"[^a-z0-9.+-]", "-", str(self).replace(":", "+").lower())
+
+
+def _option_value(text: str) -> str | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+class Protocol(_Frozen):
+    """How calibration and evaluation are done; two perplexities compare only under the same one."""
+
+    calibration: Windows = Windows(count=16, length=256)
+    evaluation: Windows = Windows(count=12, length=256)
+    propagate: Literal["pruned", "dense"] = "pruned"
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    map_size: int = Field(default=64, ge=8, le=64, description="side of the pooled heatmap tiles")
+
+
+class RunConfig(_Frozen):
+    """Everything that decides a run's numbers."""
+
+    checkpoint: str = Field(min_length=1)
+    domains: tuple[str, ...] = Field(min_length=1, max_length=64)
+    methods: tuple[Method, ...] = Field(min_length=1, max_length=32)
+    structure: Structure = Structure()
+    protocol: Protocol = Protocol()
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _parse_methods(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str) else value
+        return tuple(Method.parse(item) if isinstance(item, str) else item for item in items)
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> RunConfig:
+        for what, items in (("method", [str(m) for m in self.methods]), ("domain", list(self.domains))):
+            twice = {item for item in items if items.count(item) > 1}
+            if twice:
+                raise ValueError(f"{what} '{sorted(twice)[0]}' is listed twice; list each {what} once")
+        return self
+
+    def canonical(self) -> str:
+        """The configuration as JSON with sorted keys: equal configurations, equal text."""
+        content = {"format": FORMAT, **self.model_dump(mode="json")}
+        content["methods"] = [str(method) for method in self.methods]
+        return json.dumps(content, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Read what `canonical` wrote. Raises InvalidValueError on damage or another format."""
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidValueError(f"the run's configuration is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise InvalidValueError("the run's configuration is not a JSON object")
+        found = content.pop("format", None)
+        if found != FORMAT:
+            raise InvalidValueError(
+                f"the run was written in format {found}; this version reads {FORMAT}; run it again"
+            )
+        return cls(**content)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name this configuration."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]

@@ -1,0 +1,34 @@
+"""The errors a user can cause or meet. Anything else that is raised is a defect.
+
+Each message is one or two sentences: the value, the rule it broke, and what would do.
+"""
+
+from __future__ import annotations
+
+
+class CopalError(Exception):
+    """Base of every error that is shown to the user as it is."""
+
+
+class InvalidValueError(CopalError, ValueError):
+    """A caller's value breaks a rule."""
+
+
+class CheckpointError(CopalError):
+    """A checkpoint cannot be found, read or understood."""
+
+
+class DomainError(CopalError):
+    """A text source cannot be read, or does not hold enough text."""
+
+
+class RunError(CopalError):
+    """A run's folder is missing, damaged, or in the wrong state for what was asked."""
+
+
+class NumericalError(CopalError):
+    """A computation left the numbers that mean something (NaN, infinity, a singular matrix)."""
+
+
+class Cancelled(CopalError):
+    """The user asked the run to stop."""

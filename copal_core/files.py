@@ -1,0 +1,100 @@
+"""Files that are either whole or absent: write beside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from copal_core.errors import RunError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it into place.
+
+    durable: flush to disk before the rename, so that a power cut leaves the old file or the new one.
+    Raises RunError when the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            if durable:
+                _flush(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _readable(path, error) from error
+    except SafetensorError as error:  # its writer reports a full disk in its own words
+        raise RunError(f"{path.name} could not be written: {error}; free some disk space, then resume") from error
+
+
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: _write_text(temporary, text), durable)
+
+
+def write_json(path: Path, content: Any, durable: bool = True) -> None:
+    """Write JSON with sorted keys atomically."""
+    write_text(path, json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n", durable)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None) -> None:
+    """Write named arrays as one safetensors file, in sorted order, atomically."""
+    content = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    write_atomically(path, lambda temporary: save_file(content, temporary, metadata))
+
+
+def read_arrays(path: Path, names: list[str] | None = None) -> tuple[Arrays, dict[str, str]]:
+    """The arrays (all, or those `names` that exist) and the metadata of a safetensors file.
+
+    Raises RunError when the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            present = set(file.keys())
+            wanted = sorted(present) if names is None else [name for name in names if name in present]
+            return {name: file.get_tensor(name) for name in wanted}, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path.parent.name}/{path.name} cannot be read ({error}); the run's folder is damaged") from error
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises RunError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.name} cannot be read ({error}); the run's folder is damaged") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _readable(path: Path, error: OSError) -> RunError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"the disk is full: {path.name} could not be written; free some space, then resume")
+    return RunError(f"{path} could not be written ({error.strerror or error})")

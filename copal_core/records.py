@@ -1,0 +1,179 @@
+"""The tables of a run: what is measured, one SQLite file, read back as data frames."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from copal_core.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class PerplexityRecord:
+    """Perplexity on one domain after one step (step 0, method 'dense': the dense model)."""
+
+    method: str
+    step: int
+    domain: str
+    perplexity: float
+    mean_nats: float
+    tokens: int
+    nonfinite_batches: int
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One linear layer after one step of one method; counts are of weights."""
+
+    method: str
+    step: int
+    block: int
+    projection: str
+    rows: int
+    columns: int
+    weights: int
+    pruned: int
+    score_mean: float
+    score_domain_mean: float
+    score_p05: float
+    score_p50: float
+    score_p95: float
+    threshold_p05: float | None
+    threshold_p50: float | None
+    threshold_p95: float | None
+    stay_pruned: int | None
+    revived: int | None
+    newly_pruned: int | None
+
+
+@dataclass(frozen=True)
+class OverlapRecord:
+    """How two methods' masks of one layer and step agree."""
+
+    step: int
+    method_a: str
+    method_b: str
+    block: int
+    projection: str
+    both_pruned: int
+    either_pruned: int
+
+
+@dataclass(frozen=True)
+class WarningRecord:
+    """Something a reader should know before believing a figure."""
+
+    method: str
+    step: int
+    block: int
+    projection: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SecondsRecord:
+    """Wall-clock seconds one phase of one block (or of one evaluation, block -1) took."""
+
+    method: str
+    step: int
+    block: int
+    phase: str
+    seconds: float
+
+
+Record = PerplexityRecord | LayerRecord | OverlapRecord | WarningRecord | SecondsRecord
+
+TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
+    "perplexity": (PerplexityRecord, ("method", "step", "domain")),
+    "layers": (LayerRecord, ("method", "step", "block", "projection")),
+    "overlaps": (OverlapRecord, ("step", "method_a", "method_b", "block", "projection")),
+    "warnings": (WarningRecord, ("method", "step", "block", "projection", "kind")),
+    "seconds": (SecondsRecord, ("method", "step", "block", "phase")),
+}
+_NAMES = {record: name for name, (record, _) in TABLES.items()}
+_SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "float | None": "REAL", "int | None": "INTEGER"}
+
+
+class Records:
+    """Reads and writes one SQLite file. Every write is one transaction: all its records or none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Insert records, replacing those with the same key. Raises RunError when that fails."""
+        with self._connect() as connection:
+            for record in records:
+                content = asdict(record)
+                marks = ", ".join("?" for _ in content)
+                statement = f"INSERT OR REPLACE INTO {_NAMES[type(record)]} ({', '.join(content)}) VALUES ({marks})"
+                connection.execute(statement, tuple(content.values()))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table in key order. Empty, with its columns, before anything was written."""
+        import pandas as pd
+
+        record, key = TABLES[name]
+        columns = [field.name for field in fields(record)]
+        rows = self.rows(f"SELECT {', '.join(columns)} FROM {name} ORDER BY {', '.join(key)}")
+        return pd.DataFrame(rows, columns=columns)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a read-only query; none before anything was written."""
+        if not self._path.exists():
+            return []
+        # a recorded run lies in a folder that may be read-only, where SQLite cannot lock
+        mode = "mode=ro" if self._writable() else "immutable=1"
+        try:
+            connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?{mode}", uri=True, timeout=10)
+            try:
+                return connection.execute(query, values).fetchall()
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise RunError(f"{self._path.name} cannot be read ({error}); the run's folder is damaged") from error
+
+    def delete_after(self, step: int) -> None:
+        """Forget every record later than `step` (a branch starts there)."""
+        with self._connect() as connection:
+            for name in TABLES:
+                connection.execute(f"DELETE FROM {name} WHERE step > ?", (step,))
+
+    def keep_domains(self, names: Sequence[str]) -> None:
+        """Forget perplexities on domains that are not in `names`."""
+        with self._connect() as connection:
+            marks = ", ".join("?" for _ in names)
+            connection.execute(f"DELETE FROM perplexity WHERE domain NOT IN ({marks})", tuple(names))
+
+    def _writable(self) -> bool:
+        import os
+
+        return os.access(self._path.parent, os.W_OK)
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = sqlite3.connect(self._path, timeout=30)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                for name, (record, key) in TABLES.items():
+                    connection.execute(_create(name, record, key))
+                with connection:
+                    yield connection
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise RunError(f"{self._path.name} could not be written ({error})") from error
+
+
+def _create(name: str, record: type, key: tuple[str, ...]) -> str:
+    columns = ", ".join(f"{field.name} {_SQL_TYPES[str(field.type)]}" for field in fields(record))
+    return f"CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY ({', '.join(key)}))"

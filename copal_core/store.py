@@ -1,0 +1,377 @@
+"""The run store: the only code that reads or writes a run's folder.
+
+    run.json         configuration, versions, content hashes
+    status.json      where the run stands
+    events.jsonl     append-only progress
+    results.sqlite   metrics and per-layer records
+    windows/         the token windows of each domain
+    masks/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
+
+A block counts as finished when its records are in `results.sqlite`; its files are written before that.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from copal_core import files
+from copal_core.config import RunConfig
+from copal_core.errors import InvalidValueError, RunError
+from copal_core.records import Record, Records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORDED = Path(__file__).resolve().parent.parent / "assets" / "recorded"
+_RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}$")
+_ACTIVE = ("created", "running")
+
+
+def runs_root() -> Path:
+    """Where runs are kept: $COPAL_RUNS, else the user's data folder."""
+    default = Path.home() / ".local" / "share" / "copal" / "runs"
+    return Path(os.environ.get("COPAL_RUNS") or default)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands. status: created, running, done, failed, cancelled or interrupted."""
+
+    status: str = "created"
+    message: str = ""
+    progress: float = 0.0
+    phase: str = ""
+    method: str = ""
+    step: int = 0
+    block: int = 0
+    seconds_left: float | None = None
+    updated: str = ""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of the list of runs."""
+
+    id: str
+    title: str
+    created: str
+    status: str
+    checkpoint: str
+    domains: tuple[str, ...]
+    methods: tuple[str, ...]
+    recorded: bool
+
+
+class RunStore:
+    """One run's folder."""
+
+    def __init__(self, folder: Path, recorded: bool = False) -> None:
+        if not (folder / "run.json").is_file():
+            raise RunError(f"run '{folder.name}' has no run.json in {folder.parent}; it may have been deleted")
+        self.folder = folder
+        self.id = folder.name
+        self.recorded = recorded
+        self.records = Records(folder / "results.sqlite")
+
+    # -- configuration and description ---------------------------------------------------------------
+
+    @cached_property
+    def config(self) -> RunConfig:
+        try:
+            return RunConfig.from_json(json.dumps(self._run["config"]))
+        except (KeyError, TypeError):
+            raise RunError(f"run.json of run '{self.id}' holds no configuration; the folder is damaged") from None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {**self._run.get("info", {}), "recorded": self.recorded}
+
+    def describe(self, **info: Any) -> None:
+        """Add to what run.json says about the run (checkpoint, domains, versions)."""
+        content = self._run
+        content["info"] = {**content.get("info", {}), **info}
+        files.write_json(self.folder / "run.json", content)
+
+    @property
+    def _run(self) -> dict[str, Any]:
+        content = files.read_json(self.folder / "run.json")
+        if not isinstance(content, dict):
+            raise RunError(f"run.json of run '{self.id}' is not a JSON object; the folder is damaged")
+        return content
+
+    @property
+    def domains(self) -> list[str]:
+        """Short domain names, in the order of the steps."""
+        described = self.info.get("domains")
+        return [domain["name"] for domain in described] if described else list(self.config.domains)
+
+    def protocol_stamp(self) -> str:
+        """One line that must stand beside every perplexity of this run."""
+        protocol, info = self.config.protocol, self.info
+        checkpoint = info.get("checkpoint", {})
+        parts = [
+            checkpoint.get("name", self.config.checkpoint),
+            f"calibration {protocol.calibration}",
+            f"evaluation {protocol.evaluation}",
+            f"{protocol.propagate} propagation",
+            f"seed {protocol.seed}",
+            checkpoint.get("dtype", protocol.dtype),
+            str(info.get("created", ""))[:10],
+        ]
+        return " · ".join(part for part in parts if part).replace("x", "×") if parts else ""
+
+    # -- state ---------------------------------------------------------------------------------------
+
+    def state(self) -> RunState:
+        """The last state written; 'interrupted' when it says running and no process holds the run."""
+        path = self.folder / "status.json"
+        if not path.exists():
+            return RunState()
+        try:
+            state = RunState(**files.read_json(path))
+        except TypeError:
+            raise RunError(f"status.json of run '{self.id}' is damaged; resume the run") from None
+        if state.status == "running" and not self.is_locked():
+            return replace(state, status="interrupted", message="the process ended before the run did; resume it")
+        return state
+
+    def set_state(self, state: RunState) -> None:
+        stamped = replace(state, updated=now())
+        files.write_json(self.folder / "status.json", asdict(stamped), durable=state.status not in _ACTIVE)
+
+    def request_cancel(self) -> None:
+        (self.folder / "cancel").touch()
+
+    def clear_cancel(self) -> None:
+        (self.folder / "cancel").unlink(missing_ok=True)
+
+    def cancel_requested(self) -> bool:
+        return (self.folder / "cancel").exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process. Raises RunError when another process computes it."""
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=3)
+        except Timeout:
+            raise RunError(f"run '{self.id}' is being computed by another process; watch it or cancel it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether a living process computes this run."""
+        path = self.folder / "worker.lock"
+        if self.recorded or not path.exists():
+            return False
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    # -- events --------------------------------------------------------------------------------------
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        line = json.dumps({"time": now(), **event}, ensure_ascii=False) + "\n"
+        with open(self.folder / "events.jsonl", "ab+") as file:
+            if file.tell() and _last_byte(file) != b"\n":  # the process was killed inside a line
+                line = "\n" + line
+            file.write(line.encode())
+
+    def events(self, offset: int = 0) -> list[dict[str, Any]]:
+        """Events from number `offset` on; a line cut short by a kill is passed over."""
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return []
+        found = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found[offset:]
+
+    # -- records -------------------------------------------------------------------------------------
+
+    def add(self, records: Sequence[Record]) -> None:
+        self.records.add(records)
+
+    def perplexity(self) -> pd.DataFrame:
+        return self.records.table("perplexity")
+
+    def layers(self) -> pd.DataFrame:
+        return self.records.table("layers")
+
+    def overlaps(self) -> pd.DataFrame:
+        return self.records.table("overlaps")
+
+    def warnings(self) -> pd.DataFrame:
+        return self.records.table("warnings")
+
+    def seconds(self) -> pd.DataFrame:
+        """Seconds by method, step and phase, summed over blocks."""
+        table = self.records.table("seconds")
+        return table.groupby(["method", "step", "phase"], as_index=False)["seconds"].sum()
+
+    def finished_blocks(self, method: str, step: int) -> int:
+        """How many blocks, from the first, of this step are complete."""
+        query = "SELECT COUNT(DISTINCT block) FROM layers WHERE method = ? AND step = ?"
+        rows = self.records.rows(query, (method, step)) if self.records_exist() else []
+        return int(rows[0][0]) if rows else 0
+
+    def records_exist(self) -> bool:
+        return (self.folder / "results.sqlite").exists()
+
+    def evaluated(self, method: str, step: int) -> list[str]:
+        """Domains whose perplexity after this step is known."""
+        query = "SELECT domain FROM perplexity WHERE method = ? AND step = ?"
+        return [row[0] for row in self.records.rows(query, (method, step))] if self.records_exist() else []
+
+    # -- arrays --------------------------------------------------------------------------------------
+
+    def block_path(self, kind: str, method: str, step: int, block: int) -> Path:
+        """kind: masks, memory, weights or maps."""
+        from copal_core.config import Method
+
+        return self.folder / kind / Method.parse(method).slug / f"step-{step:02d}" / f"block-{block:03d}.safetensors"
+
+    def save_masks(self, method: str, step: int, block: int, kept: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Keep masks (out, in), True = kept, packed to bits along the input dimension."""
+        shapes = {name: json.dumps(list(mask.shape)) for name, mask in kept.items()}
+        packed = {name: np.packbits(mask, axis=1) for name, mask in kept.items()}
+        files.write_arrays(self.block_path("masks", method, step, block), packed, shapes)
+
+    def masks(self, method: str, step: int, block: int) -> dict[str, NDArray[np.bool_]]:
+        """projection -> (out, in) True = kept. Raises RunError when they were not kept with the run."""
+        packed, shapes = files.read_arrays(self.block_path("masks", method, step, block))
+        return {
+            name: np.unpackbits(bits, axis=1, count=json.loads(shapes[name])[1]).astype(bool)
+            for name, bits in packed.items()
+        }
+
+    def save_arrays(self, kind: str, method: str, step: int, block: int, arrays: files.Arrays) -> None:
+        files.write_arrays(self.block_path(kind, method, step, block), arrays)
+
+    def arrays(self, kind: str, method: str, step: int, block: int) -> files.Arrays:
+        return files.read_arrays(self.block_path(kind, method, step, block))[0]
+
+    def has_arrays(self, kind: str, method: str, step: int, block: int) -> bool:
+        return self.block_path(kind, method, step, block).is_file()
+
+    def tiles(self, method: str, step: int, block: int, projection: str) -> dict[str, NDArray[Any]]:
+        """Pooled maps of one layer: score, kept, histogram, edges, row_kept and, per head, two more."""
+        path = self.block_path("maps", method, step, block)
+        names = [f"{projection}.{name}" for name in MAP_NAMES]
+        arrays, _ = files.read_arrays(path, names)
+        tiles = {name.partition(".")[2]: array for name, array in arrays.items()}
+        return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in tiles.items()}
+
+    def save_windows(self, index: int, calibration: NDArray[np.int64], evaluation: NDArray[np.int64]) -> None:
+        path = self.folder / "windows" / f"domain-{index:02d}.safetensors"
+        files.write_arrays(path, {"calibration": calibration, "evaluation": evaluation})
+
+    def windows(self, index: int) -> files.Arrays | None:
+        path = self.folder / "windows" / f"domain-{index:02d}.safetensors"
+        return files.read_arrays(path)[0] if path.exists() else None
+
+    # -- the result object ---------------------------------------------------------------------------
+
+    def result(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        from copal_core.results import result_of
+
+        return result_of(self)
+
+
+MAP_NAMES = ("score", "kept", "histogram", "edges", "row_kept", "head_kept", "head_score")
+
+
+class Runs:
+    """The runs of one root folder, and the recorded runs that ship with the product."""
+
+    def __init__(self, root: Path | None = None, recorded: Path = RECORDED) -> None:
+        self.root = root or runs_root()
+        self._recorded = recorded
+
+    def list(self) -> list[RunSummary]:
+        """Newest first, recorded runs last; folders that cannot be read are left out."""
+        stores = [*self._stores(self.root, False), *self._stores(self._recorded, True)]
+        return [summary for store in stores if (summary := _summary(store)) is not None]
+
+    def open(self, run_id: str) -> RunStore:
+        """Raises RunError for an unknown run, InvalidValueError for what cannot be a run's id."""
+        if not _RUN_ID.match(run_id):
+            raise InvalidValueError(
+                f"run id '{run_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+            )
+        for root, recorded in ((self.root, False), (self._recorded, True)):
+            if (root / run_id / "run.json").is_file():
+                return RunStore(root / run_id, recorded)
+        raise RunError(f"there is no run '{run_id}' in {self.root}; `show` without a run lists those that are")
+
+    def create(self, config: RunConfig, title: str = "", run_id: str | None = None) -> RunStore:
+        """A new folder with the configuration. Raises RunError when it cannot be written."""
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        name = run_id or f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
+        if not _RUN_ID.match(name):
+            raise InvalidValueError(f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes")
+        if (self.root / name).exists():
+            raise RunError(f"run '{name}' exists already in {self.root}; choose another id")
+        content = {
+            "config": json.loads(config.canonical()),
+            "info": {"title": title, "created": now(), "fingerprint": config.fingerprint()},
+        }
+        files.write_json(self.root / name / "run.json", content)
+        return RunStore(self.root / name)
+
+    def _stores(self, root: Path, recorded: bool) -> Iterator[RunStore]:
+        if root.is_dir():
+            for folder in sorted(root.iterdir(), reverse=True):
+                if _RUN_ID.match(folder.name) and (folder / "run.json").is_file():
+                    yield RunStore(folder, recorded)
+
+
+def _summary(store: RunStore) -> RunSummary | None:
+    try:
+        info, config = store.info, store.config
+        return RunSummary(
+            id=store.id,
+            title=str(info.get("title") or ""),
+            created=str(info.get("created") or ""),
+            status=store.state().status,
+            checkpoint=config.checkpoint,
+            domains=tuple(store.domains),
+            methods=tuple(str(method) for method in config.methods),
+            recorded=store.recorded,
+        )
+    except (RunError, InvalidValueError):
+        return None
+
+
+def now() -> str:
+    """UTC time to the second, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return bytes(file.read(1))
