@@ -1,0 +1,7 @@
+"""Checkpoints: from a name to a complete folder, a description, and the loaded parts. No torch at import."""
+
+from copal_core.checkpoints.checkpoint import Checkpoint
+from copal_core.checkpoints.description import Description
+from copal_core.checkpoints.sources import KnownCheckpoint, catalogue, locate
+
+__all__ = ["Checkpoint", "Description", "KnownCheckpoint", "catalogue", "locate"]

