@@ -1,0 +1,163 @@
+"""One linear layer from close by: its pooled weight map, its scores, its rows and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from copal_core.figures.layers import Range
+from copal_core.figures.numbers import compact, percent, power
+from copal_core.figures.template import KEPT_COLOUR, PRUNED_COLOUR, SEQUENTIAL, figure, log_ticks
+
+Tiles = Mapping[str, NDArray[Any]]
+
+
+def score_range(*tiles: Tiles) -> Range:
+    """One log10 colour range for the weight maps that are compared."""
+    positive = [tile["score"][tile["score"] > 0] for tile in tiles if "score" in tile]
+    values = np.log10(np.concatenate(positive).astype(float)) if positive else np.array([])
+    if not len(values):
+        return (0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high - low > 1e-6 else (low - 0.05, high + 0.05)
+
+
+def map_table(tiles: Tiles, kind: str) -> pd.DataFrame:
+    """The pooled map as a table: one row a pooled output row, one column a pooled input."""
+    values = np.asarray(tiles[kind], dtype=float)
+    return pd.DataFrame(values, columns=[f"in {index}" for index in range(values.shape[1])])
+
+
+def score_map(tiles: Tiles, shape: tuple[int, int], colours: Range) -> go.Figure:
+    """Mean score of each tile of the (out, in) weight, coloured by its logarithm."""
+    scores = np.asarray(tiles["score"], dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(scores > 0, np.log10(scores), np.nan)
+    return _weight_map(z, shape, colours, log_ticks(*colours), np.vectorize(compact)(scores))
+
+
+def kept_map(tiles: Tiles, shape: tuple[int, int]) -> go.Figure:
+    """Share of weights kept in each tile, always from 0 to 100 %."""
+    kept = np.asarray(tiles["kept"], dtype=float)
+    ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"]}
+    return _weight_map(kept, shape, (0.0, 1.0), ticks, np.vectorize(lambda share: f"{percent(share)} kept")(kept))
+
+
+def _weight_map(
+    z: NDArray[Any], shape: tuple[int, int], colours: Range, ticks: dict[str, Any], text: NDArray[Any]
+) -> go.Figure:
+    rows, columns = z.shape
+    heatmap = go.Heatmap(
+        z=z,
+        x=(np.arange(columns) + 0.5) * shape[1] / columns,
+        y=(np.arange(rows) + 0.5) * shape[0] / rows,
+        text=text,
+        hovertemplate="outputs near %{y:.0f} · inputs near %{x:.0f}<br>%{text}<extra></extra>",
+        zmin=colours[0],
+        zmax=colours[1],
+        colorscale=SEQUENTIAL,
+        colorbar={"tickmode": "array", **ticks},
+    )
+    made = figure(heatmap, height=380)
+    made.update_xaxes(title="input feature", fixedrange=True, range=[0, shape[1]], constrain="domain", nticks=6)
+    made.update_yaxes(title="output neuron", fixedrange=True, range=[shape[0], 0], showgrid=False, nticks=6)
+    return made
+
+
+def histogram_table(tiles: Tiles) -> pd.DataFrame:
+    """score_from, score_to, kept, pruned: weights of the layer in each bin of log10(score)."""
+    edges, counts = np.asarray(tiles["edges"], dtype=float), np.asarray(tiles["histogram"])
+    return pd.DataFrame(
+        {"score_from": 10.0 ** edges[:-1], "score_to": 10.0 ** edges[1:], "kept": counts[0], "pruned": counts[1]}
+    )
+
+
+def histogram_figure(table: pd.DataFrame, threshold: tuple[float, float, float] | None) -> go.Figure:
+    """Kept and pruned weights by score; `threshold` is its (5 %, 50 %, 95 %) over comparison groups."""
+    low, high = np.log10(table["score_from"]), np.log10(table["score_to"])
+    centres, widths = (low + high) / 2, high - low
+    traces = [
+        go.Bar(
+            x=centres,
+            y=table[column],
+            width=widths,
+            name=column,
+            marker={"color": colour},
+            customdata=[f"{compact(a)} to {compact(b)}" for a, b in zip(table["score_from"], table["score_to"], strict=True)],
+            hovertemplate=f"score %{{customdata}}<br>%{{y:.3s}} {column}<extra></extra>",
+        )
+        for column, colour in (("pruned", PRUNED_COLOUR), ("kept", KEPT_COLOUR))
+    ]
+    made = figure(*traces, height=300, barmode="stack", bargap=0.04, showlegend=True)
+    first, last = int(np.floor(low.min())), int(np.ceil(high.max()))
+    ticks = list(range(first, last + 1, max(1, (last - first) // 6)))
+    made.update_xaxes(
+        title="score (log scale)", tickvals=ticks, ticktext=[f"10{power(tick)}" for tick in ticks], fixedrange=True
+    )
+    made.update_yaxes(title="weights", tickformat=".2s", fixedrange=True)
+    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 8})
+    _mark_threshold(made, threshold)
+    return made
+
+
+def _mark_threshold(made: go.Figure, threshold: tuple[float, float, float] | None) -> None:
+    if threshold is None or not all(value > 0 for value in threshold):
+        return
+    low, middle, high = np.log10(threshold)
+    if high > low:
+        made.add_vrect(x0=low, x1=high, fillcolor="#D55E00", opacity=0.15, line_width=0, layer="below")
+    made.add_vline(
+        x=middle,
+        line={"color": "#D55E00", "width": 2},
+        annotation={"text": f"threshold {compact(threshold[1])}", "font": {"color": "#D55E00"}, "xanchor": "left"},
+    )
+
+
+def rows_table(tiles: Tiles, rows: int) -> pd.DataFrame:
+    """row (centre of each pooled group of output neurons), kept."""
+    kept = np.asarray(tiles["row_kept"], dtype=float)
+    return pd.DataFrame({"row": (np.arange(len(kept)) + 0.5) * rows / max(1, len(kept)), "kept": kept})
+
+
+def rows_figure(table: pd.DataFrame) -> go.Figure:
+    """Share kept along the output neurons."""
+    line = go.Scatter(
+        x=table["row"],
+        y=table["kept"],
+        mode="lines",
+        line={"color": KEPT_COLOUR, "shape": "hvh"},
+        hovertemplate="outputs near %{x:.0f}<br>%{y:.1%} kept<extra></extra>",
+    )
+    made = figure(line, height=240)
+    made.update_xaxes(title="output neuron", fixedrange=True)
+    made.update_yaxes(title="share kept", tickformat=".0%", range=[0, 1.02], fixedrange=True)
+    return made
+
+
+def heads_table(tiles: Tiles) -> pd.DataFrame | None:
+    """head, kept, score; None for layers without heads."""
+    if "head_kept" not in tiles or not len(tiles["head_kept"]):
+        return None
+    kept, score = (np.asarray(tiles[name], dtype=float) for name in ("head_kept", "head_score"))
+    return pd.DataFrame({"head": range(len(kept)), "kept": kept, "score": score})
+
+
+def heads_figure(table: pd.DataFrame) -> go.Figure:
+    """Mean score of each attention head, on a logarithmic axis; hover shows the share kept."""
+    marks = go.Scatter(
+        x=table["head"],
+        y=table["score"],
+        mode="markers",
+        marker={"color": KEPT_COLOUR, "size": 11},
+        customdata=[percent(share) for share in table["kept"]],
+        hovertemplate="head %{x}<br>mean score %{y:.3g}<br>%{customdata} kept<extra></extra>",
+    )
+    made = figure(marks, height=240)
+    made.update_xaxes(title="head", fixedrange=True, dtick=max(1, len(table) // 12))
+    made.update_yaxes(title="mean score", type="log", exponentformat="power", nticks=5, fixedrange=True)
+    return made

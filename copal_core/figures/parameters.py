@@ -1,0 +1,42 @@
+"""Where a checkpoint's parameters are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from copal_core.figures.numbers import count, percent
+from copal_core.figures.template import DENSE_COLOUR, figure
+
+PRUNABLE = ("attention", "mlp")
+_COLOURS = {"attention": "#0072B2", "mlp": "#56B4E9", "embedding": "#A6A6A6", "head": "#7A7A7A", "norms": "#5C5C5C"}
+
+
+def parameter_table(parameters: Mapping[str, int]) -> pd.DataFrame:
+    """part, parameters, share, prunable; parts without parameters are left out."""
+    total = sum(parameters.values()) or 1
+    rows = [(part, value, value / total, part in PRUNABLE) for part, value in parameters.items() if value]
+    return pd.DataFrame(rows, columns=["part", "parameters", "share", "prunable"])
+
+
+def parameter_figure(table: pd.DataFrame) -> go.Figure:
+    """One bar of all parameters, by part; blue parts can be pruned, grey ones never are."""
+    made = figure(height=130, barmode="stack", showlegend=True)
+    for row in table.itertuples():
+        made.add_bar(
+            x=[row.parameters],
+            y=[""],
+            orientation="h",
+            name=row.part,
+            marker={"color": _COLOURS.get(row.part, DENSE_COLOUR)},
+            text=[percent(row.share, 0)] if row.share > 0.08 else None,
+            textposition="inside",
+            insidetextanchor="middle",
+            hovertemplate=f"{row.part}: {count(row.parameters)} ({percent(row.share)})<extra></extra>",
+        )
+    made.update_xaxes(visible=False, fixedrange=True)
+    made.update_yaxes(visible=False, fixedrange=True)
+    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
+    return made

@@ -1,0 +1,212 @@
+"""Where masks stop moving: stasis, the flow between kept and pruned, overlap between methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from copal_core import metrics
+from copal_core.figures.layers import PROJECTIONS
+from copal_core.figures.numbers import percent
+from copal_core.figures.template import (
+    DENSE_COLOUR,
+    KEPT_COLOUR,
+    NEWLY_COLOUR,
+    PRUNED_COLOUR,
+    REVIVED_COLOUR,
+    SEQUENTIAL,
+    figure,
+    label,
+    method_colour,
+    method_dash,
+)
+from copal_core.results import stasis_by_step
+
+
+def step_table(layers: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """method, step, stasis, expected (the sparsity), mask_change, from the second step on."""
+    parts = [stasis_by_step(layers, method).assign(method=method) for method in methods]
+    parts = [part for part in parts if len(part)]
+    columns = ["method", "step", "stasis", "expected", "mask_change"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True).rename(columns={"sparsity": "expected"})[columns]
+
+
+def step_figure(table: pd.DataFrame) -> go.Figure:
+    """Stasis after each step by method, between its expected value and its ceiling."""
+    made = figure(height=300)
+    for method in dict.fromkeys(table["method"]):
+        chosen = table[table["method"] == method]
+        made.add_scatter(
+            x=chosen["step"],
+            y=chosen["stasis"],
+            mode="lines+markers",
+            name=label(method),
+            line={"color": method_colour(method), "dash": method_dash(method)},
+            hovertemplate=f"{label(method)}<br>step %{{x}}: %{{y:.1%}} stay pruned<extra></extra>",
+        )
+    _reference_lines(made, float(table["expected"].mean()) if len(table) else None)
+    steps = sorted(set(table["step"]))
+    made.update_xaxes(
+        title="step", tickvals=steps, range=[min(steps) - 0.4, max(steps) + 0.4] if steps else None, fixedrange=True
+    )
+    return made
+
+
+def layer_table(layers: pd.DataFrame, method: str, step: int) -> pd.DataFrame:
+    """block, projection, stasis, expected for one method and step (from the second on)."""
+    chosen = layers[(layers["method"] == method) & (layers["step"] == step)].dropna(subset=["stay_pruned"])
+    pruned, stayed = chosen["pruned"].to_numpy(float), chosen["stay_pruned"].to_numpy(float)
+    stasis = [metrics.stasis(stay, total) for stay, total in zip(stayed, pruned, strict=True)]
+    return pd.DataFrame(
+        {
+            "block": chosen["block"].to_numpy(),
+            "projection": chosen["projection"].to_numpy(),
+            "stasis": np.array(stasis, dtype=float),
+            "expected": pruned / chosen["weights"].to_numpy(float),
+        }
+    )
+
+
+def layer_figure(table: pd.DataFrame) -> go.Figure:
+    """Stasis of every layer: one point a projection and block."""
+    made = figure(height=320, showlegend=True)
+    shades = ("#0072B2", "#56B4E9", "#009E73", "#6B8E23", "#D55E00", "#E69F00", "#CC79A7")
+    symbols = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
+    for projection, colour, symbol in zip(PROJECTIONS, shades, symbols, strict=True):
+        chosen = table[table["projection"] == projection]
+        made.add_scatter(
+            x=chosen["block"],
+            y=chosen["stasis"],
+            mode="lines+markers",
+            name=projection.removesuffix("_proj"),
+            line={"color": colour, "width": 1},
+            marker={"color": colour, "symbol": symbol, "size": 6},
+            hovertemplate=f"block %{{x}} · {projection}<br>%{{y:.1%}} stay pruned<extra></extra>",
+        )
+    _reference_lines(made, float(table["expected"].mean()) if len(table) else None)
+    made.update_xaxes(title="decoder block", fixedrange=True, nticks=12)
+    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    return made
+
+
+def flow_table(layers: pd.DataFrame, method: str) -> pd.DataFrame:
+    """step, stays_kept, newly_pruned, revived, stays_pruned: shares of all weights between two steps."""
+    chosen = layers[(layers["method"] == method) & (layers["step"] > 1)].dropna(subset=["stay_pruned"])
+    columns = ["weights", "stay_pruned", "revived", "newly_pruned"]
+    total = chosen.groupby("step", as_index=False)[columns].sum()
+    weights = total["weights"].astype(float)
+    shares = {name: total[name] / weights for name in columns[1:]}
+    return pd.DataFrame(
+        {
+            "step": total["step"].astype(int),
+            "stays_kept": 1 - shares["stay_pruned"] - shares["revived"] - shares["newly_pruned"],
+            "newly_pruned": shares["newly_pruned"],
+            "revived": shares["revived"],
+            "stays_pruned": shares["stay_pruned"],
+        }
+    )
+
+
+def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
+    """Which share of the weights moves between kept and pruned at each step."""
+    steps = [int(step) for step in table["step"]]
+    stages = [steps[0] - 1, *steps] if steps else []
+    names = [f"{what} after {label(domains[stage - 1])}" for stage in stages for what in ("kept", "pruned")]
+    source, target, value, colour, text = [], [], [], [], []
+    for index, row in enumerate(table.itertuples()):
+        kept, pruned = 2 * index, 2 * index + 1
+        for start, end, share, shade, what in (
+            (kept, kept + 2, row.stays_kept, KEPT_COLOUR, "stay kept"),
+            (kept, pruned + 2, row.newly_pruned, NEWLY_COLOUR, "newly pruned"),
+            (pruned, kept + 2, row.revived, REVIVED_COLOUR, "revived"),
+            (pruned, pruned + 2, row.stays_pruned, PRUNED_COLOUR, "stay pruned"),
+        ):
+            if share > 0:
+                source.append(start), target.append(end), value.append(float(share))
+                colour.append(_faded(shade)), text.append(f"{percent(share)} of all weights {what}")
+    sankey = go.Sankey(
+        arrangement="fixed",
+        node={
+            "label": [""] * len(names),
+            "customdata": names,
+            "color": [KEPT_COLOUR if index % 2 == 0 else PRUNED_COLOUR for index in range(len(names))],
+            "x": [0.001 + 0.998 * (index // 2) / max(1, len(stages) - 1) for index in range(len(names))],
+            "y": [0.25 if index % 2 == 0 else 0.8 for index in range(len(names))],
+            "pad": 18,
+            "thickness": 14,
+            "line": {"width": 0},
+            "hovertemplate": "%{customdata}: %{value:.1%}<extra></extra>",
+        },
+        link={
+            "source": source, "target": target, "value": value, "color": colour, "customdata": text,
+            "hovertemplate": "%{customdata}<extra></extra>",
+        },
+    )  # fmt: skip
+    made = figure(sankey, height=260, margin={"l": 4, "r": 4, "t": 26, "b": 8})
+    for index, stage in enumerate(stages):
+        place = index / max(1, len(stages) - 1)
+        anchor = "left" if index == 0 else "right" if index == len(stages) - 1 else "center"
+        made.add_annotation(
+            text=f"{stage}. {label(domains[stage - 1])}", x=place, y=1.0, xref="paper", yref="paper",
+            showarrow=False, xanchor=anchor, yanchor="bottom",
+        )  # fmt: skip
+    return made
+
+
+def overlap_table(overlaps: pd.DataFrame, methods: Sequence[str], step: int, projection: str = "") -> pd.DataFrame:
+    """A square table of mask Jaccard (pruned weights in both over in either) between methods."""
+    chosen = overlaps[overlaps["step"] == step]
+    if projection:
+        chosen = chosen[chosen["projection"] == projection]
+    total = chosen.groupby(["method_a", "method_b"])[["both_pruned", "either_pruned"]].sum()
+    table = pd.DataFrame(np.nan, index=pd.Index(list(methods), name="method"), columns=list(methods))
+    for (first, second), both, either in zip(total.index, total["both_pruned"], total["either_pruned"], strict=True):
+        if first in table.index and second in table.index:
+            value = metrics.jaccard(float(both), float(either))
+            table.loc[first, second] = table.loc[second, first] = np.nan if value is None else value
+    for method in methods:
+        table.loc[method, method] = 1.0
+    return table
+
+
+def overlap_figure(table: pd.DataFrame) -> go.Figure:
+    """Mask overlap between methods, from 0 (no pruned weight in common) to 1 (the same mask)."""
+    names = [label(name) for name in table.columns]
+    values = table.to_numpy(float)
+    heatmap = go.Heatmap(
+        z=values,
+        x=names,
+        y=names,
+        zmin=0,
+        zmax=1,
+        colorscale=SEQUENTIAL,
+        xgap=2,
+        ygap=2,
+        text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values],
+        texttemplate="%{text}",
+        hovertemplate="%{y}<br>%{x}<br>Jaccard %{z:.3f}<extra></extra>",
+        colorbar={"tickvals": [0, 0.25, 0.5, 0.75, 1]},
+    )
+    made = figure(heatmap, height=150 + 44 * len(names))
+    made.update_xaxes(fixedrange=True, tickangle=-40)
+    made.update_yaxes(fixedrange=True, autorange="reversed", showgrid=False)
+    return made
+
+
+def _reference_lines(made: go.Figure, expected: float | None) -> None:
+    dash = {"color": DENSE_COLOUR, "width": 1.5, "dash": "longdash"}
+    made.add_hline(y=1.0, line=dash, annotation={"text": "ceiling: nothing moves", "yanchor": "bottom"})
+    if expected is not None and np.isfinite(expected):
+        text = f"independent masks: {percent(expected)}"
+        made.add_hline(y=expected, line=dash, annotation={"text": text, "yanchor": "top"})
+    made.update_yaxes(title="stasis", tickformat=".0%", range=[0, 1.12], fixedrange=True, dtick=0.25)
+
+
+def _faded(colour: str) -> str:
+    red, green, blue = (int(colour[index : index + 2], 16) for index in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.45)"
