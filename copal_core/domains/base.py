@@ -1,0 +1,88 @@
+"""What every text domain has in common: documents in, a seeded sample of token windows out."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from copal_core.config import Windows
+from copal_core.domains.sample import Sample
+
+Report = Callable[[str, int, int], None]  # label, done, total
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with an id that stays the same from one reading to the next."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DomainInfo:
+    """One line of the list of domains that work without a network."""
+
+    name: str
+    label: str
+    description: str
+    available: bool
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Documents to draw windows from; `notes` say what was left unread, and why."""
+
+    documents: list[Document]
+    notes: list[str] = field(default_factory=list)
+
+
+class Domain(ABC):
+    """A source of text. `spec` finds it again, `name` heads columns, `label` is for people."""
+
+    spec: str
+    name: str
+    label: str
+
+    @abstractmethod
+    def documents(self) -> Iterator[Document]:
+        """Every document that may be sampled, in a stable order. Raises DomainError."""
+
+    def pool(self, seed: int, characters: int, report: Report) -> Pool:
+        """At least `characters` of text where the source has them; sources too large to hold read less.
+
+        Raises DomainError when the source cannot be read.
+        """
+        del seed, characters
+        report(f"reading {self.label}", 0, 0)
+        return Pool(list(self.documents()))
+
+    def sample(
+        self,
+        tokenizer: Any,
+        calibration: Windows,
+        evaluation: Windows,
+        seed: int,
+        report: Report | None = None,
+    ) -> Sample:
+        """Seeded calibration and evaluation windows that share no document.
+
+        tokenizer: a transformers tokenizer. Raises DomainError when the source cannot be read or is too short.
+        """
+        from copal_core.domains.sampling import draw
+
+        return draw(self, tokenizer, calibration, evaluation, seed, report or _silent)
+
+
+def stable_fraction(text: str) -> float:
+    """A number in [0, 1) that depends on `text` alone: the same on every machine and Python version."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    """The report of a caller that asked for none."""
