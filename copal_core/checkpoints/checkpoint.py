@@ -42,7 +42,7 @@ class Checkpoint:
 
         try:
             return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # the tokenizers library raises bare Exceptions
+        except Exception as error:  # noqa: BLE001  the tokenizers library raises bare Exceptions
             raise CheckpointError(
                 f"the tokenizer in '{self.folder}' cannot be read ({_first_line(error)}); save it again"
             ) from None

@@ -76,18 +76,24 @@ def _read(path: Path) -> _Source:
     except OSError as error:
         raise CheckpointError(f"'{path}' cannot be read ({error.strerror or error})") from None
     if magic != b"GGUF":
-        raise CheckpointError(f"'{path}' is not a GGUF file (it does not start with 'GGUF'); download it again")
+        raise CheckpointError(
+            f"'{path}' is not a GGUF file (it does not start with 'GGUF'); download it again"
+        )
     from gguf import GGUFReader
 
     try:
         reader = GGUFReader(path)
-    except Exception:  # the reader meets a truncated file with whatever numpy raises
+    except Exception:  # noqa: BLE001  the reader meets a truncated file with whatever numpy raises
         raise CheckpointError(f"'{path}' is truncated or damaged; download it again") from None
     fields = dict(reader.fields)
-    architecture = fields["general.architecture"].contents() if "general.architecture" in fields else "unknown"
+    architecture = (
+        fields["general.architecture"].contents() if "general.architecture" in fields else "unknown"
+    )
     if architecture != "llama" or "llama.expert_count" in fields:
         kind = "a mixture of experts" if architecture == "llama" else f"architecture '{architecture}'"
-        raise CheckpointError(f"'{path}' is {kind}, not a LLaMA architecture; use a LLaMA or Mistral GGUF file")
+        raise CheckpointError(
+            f"'{path}' is {kind}, not a LLaMA architecture; use a LLaMA or Mistral GGUF file"
+        )
     tensors, factors = {}, None
     for tensor in reader.tensors:
         if tensor.name == _ROPE_FACTORS:
@@ -106,7 +112,9 @@ def _name(name: str, path: Path) -> str:
         if target is not None:
             prefix = "" if block is None else f"model.layers.{block}."
             return f"{prefix}{target}.{match['kind']}"
-    raise CheckpointError(f"'{path}' has a tensor '{name}' that a LLaMA model does not have; use another file")
+    raise CheckpointError(
+        f"'{path}' has a tensor '{name}' that a LLaMA model does not have; use another file"
+    )
 
 
 def _config(source: _Source) -> dict[str, Any]:
@@ -157,15 +165,20 @@ def _rope_scaling(source: _Source, config: dict[str, Any]) -> dict[str, Any] | N
     if source.rope_factors is not None:
         scaling = {"rope_type": "llama3", "factor": float(source.rope_factors.max()), **_LLAMA3}
         expected = _llama3_factors(scaling, config["rope_theta"], config["head_dim"])
-        if expected.shape == source.rope_factors.shape and np.allclose(expected, source.rope_factors, rtol=1e-3):
+        if expected.shape == source.rope_factors.shape and np.allclose(
+            expected, source.rope_factors, rtol=1e-3
+        ):
             return scaling
-        raise CheckpointError(f"'{source.path}' scales positions in a way that is not LLaMA 3's; use its safetensors")
+        raise CheckpointError(
+            f"'{source.path}' scales positions in a way that is not LLaMA 3's; use its safetensors"
+        )
     if kind == "none":
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": float(source.get("llama.rope.scaling.factor", 1.0))}
-    raise CheckpointError(f"'{source.path}' uses '{kind}' position scaling, which is not read from GGUF; "
-                          "use the model's safetensors")  # fmt: skip
+    raise CheckpointError(
+        f"'{source.path}' uses '{kind}' position scaling, which is not read from GGUF; use the model's safetensors"
+    )
 
 
 def _llama3_factors(scaling: dict[str, Any], theta: float, head_dim: int) -> np.ndarray:
@@ -224,6 +237,8 @@ def _write_tokenizer(path: Path, folder: Path) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         tokenizer.save_pretrained(folder)
-    except Exception as error:  # the tokenizers library raises bare Exceptions
+    except Exception as error:  # noqa: BLE001  the tokenizers library raises bare Exceptions
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"the tokenizer inside '{path}' cannot be read ({reason}); use another file") from None
+        raise CheckpointError(
+            f"the tokenizer inside '{path}' cannot be read ({reason}); use another file"
+        ) from None

@@ -56,7 +56,10 @@ def _dtype_for(gpu: Gpu | None) -> tuple[str, str]:
     if gpu is not None:
         return "float32", f"float32: {gpu.name} has no native bfloat16"
     if cpu_has_bfloat16():
-        return "bfloat16", "bfloat16 weights with float32 statistics: this processor computes bfloat16 natively"
+        return (
+            "bfloat16",
+            "bfloat16 weights with float32 statistics: this processor computes bfloat16 natively",
+        )
     return "float32", "float32: this processor has no native bfloat16, which would be several times slower"
 
 

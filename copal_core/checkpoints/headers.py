@@ -137,4 +137,6 @@ def _no_weights(folder: Path) -> str:
             f"'{folder}' holds pickled weights only ({pickled[0]}), which can run code when they are read; "
             "convert them to safetensors"
         )
-    return f"'{folder}' holds no *.safetensors file; give a folder written by save_pretrained, or a .gguf file"
+    return (
+        f"'{folder}' holds no *.safetensors file; give a folder written by save_pretrained, or a .gguf file"
+    )

@@ -48,7 +48,9 @@ def catalogue() -> list[KnownCheckpoint]:
             "tiny",
             "about 5 M parameters, trained by this project; a whole run in seconds, for lessons",
             (tiny / "config.json").is_file(),
-            "" if (tiny / "config.json").is_file() else f"'{tiny}' is missing; restore it from the repository",
+            ""
+            if (tiny / "config.json").is_file()
+            else f"'{tiny}' is missing; restore it from the repository",
         ),
     ]
 
@@ -62,6 +64,8 @@ def locate(name: str, report: Report | None = None) -> Checkpoint:
     architecture, no network.
     """
     name = name.strip()
+    if not name or "\0" in name:
+        raise CheckpointError(f"{name!r} is not a checkpoint's name; give {_CHOICES}")
     tell = report or _silent
     if name == DEFAULT:
         checkpoint = _bundled(tell)
@@ -120,7 +124,9 @@ def _local(name: str, report: Report) -> Checkpoint | None:
     raise CheckpointError(f"'{name}' is a file but not a GGUF file; give {_CHOICES}")
 
 
-_CHOICES = f"{DEFAULT}, {TINY}, a folder with config.json and safetensors, a .gguf file, or a hub id owner/name"
+_CHOICES = (
+    f"{DEFAULT}, {TINY}, a folder with config.json and safetensors, a .gguf file, or a hub id owner/name"
+)
 
 
 def _converted(path: Path, name: str, report: Report) -> Path:
