@@ -125,14 +125,14 @@ class RunStore:
         checkpoint = info.get("checkpoint", {})
         parts = [
             checkpoint.get("name", self.config.checkpoint),
-            f"calibration {protocol.calibration}",
-            f"evaluation {protocol.evaluation}",
+            f"calibration {protocol.calibration}".replace("x", "×"),
+            f"evaluation {protocol.evaluation}".replace("x", "×"),
             f"{protocol.propagate} propagation",
             f"seed {protocol.seed}",
             checkpoint.get("dtype", protocol.dtype),
             str(info.get("created", ""))[:10],
         ]
-        return " · ".join(part for part in parts if part).replace("x", "×") if parts else ""
+        return " · ".join(part for part in parts if part)
 
     # -- state ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,254 @@
+"""The command line: everything the app can do. See `python -m copal_core --help`.
+
+Exit status: 0 done, 1 a defect, 2 bad input (one line on stderr), 3 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
+from copal_core.errors import Cancelled, CopalError
+from copal_core.store import Runs, RunStore
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options) or 0)
+    except Cancelled as cancelled:
+        print(cancelled, file=sys.stderr)
+        return 3
+    except CopalError as error:
+        print(f"copal: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+# -- commands ------------------------------------------------------------------------------------------
+
+
+def _checkpoints(options: argparse.Namespace) -> None:
+    from copal_core.checkpoints import catalogue
+
+    rows = [
+        {"name": c.name, "label": c.label, "note": c.note, "available": c.available, "why_not": c.why_not}
+        for c in catalogue()
+    ]
+    _print_rows(rows, options.json)
+
+
+def _domains(options: argparse.Namespace) -> None:
+    from copal_core.domains import builtins, presets
+
+    rows = [
+        {"name": d.name, "label": d.label, "description": d.description, "available": d.available, "why_not": d.why_not}
+        for d in [*builtins(), *presets()]
+    ]
+    _print_rows(rows, options.json)
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from copal_core.criteria import CRITERIA
+    from copal_core.strategies import STRATEGIES
+
+    rows = [
+        {"kind": registry.kind, "name": name, "summary": summary}
+        for registry in (CRITERIA, STRATEGIES)
+        for name, summary in registry.summaries().items()
+    ]
+    _print_rows(rows, options.json)
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = RunConfig(
+        checkpoint=options.checkpoint,
+        domains=tuple(options.domain),
+        methods=tuple(Method.parse(text) for text in options.method),
+        structure=Structure.parse(options.structure, options.sparsity, options.group),
+        protocol=Protocol(
+            calibration=Windows.parse(options.calibration),
+            evaluation=Windows.parse(options.evaluation),
+            propagate=options.propagate,
+            seed=options.seed,
+            dtype=options.dtype,
+            device=options.device,
+            map_size=options.map_size,
+        ),
+    )
+    _check_methods(config)
+    store = Runs(options.runs).create(config, options.title)
+    print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
+    return _compute(store, options.json)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    store = Runs(options.runs).open(options.run)
+    if not store.recorded:
+        store.clear_cancel()
+        return _compute(store, options.json)
+    raise CopalError(f"run '{store.id}' is a recorded run; it is finished")
+
+
+def _show(options: argparse.Namespace) -> None:
+    if options.run is None:
+        rows = [
+            {"run": s.id, "status": s.status, "checkpoint": s.checkpoint, "domains": list(s.domains), "title": s.title}
+            for s in Runs(options.runs).list()
+        ]
+        _print_rows(rows, options.json)
+        return
+    store = Runs(options.runs).open(options.run)
+    _print_result(store, options.json)
+
+
+def _cancel(options: argparse.Namespace) -> None:
+    from copal_core import jobs
+
+    jobs.cancel(Runs(options.runs).open(options.run))
+
+
+def _branch(options: argparse.Namespace) -> int:
+    from copal_core import jobs
+
+    store = jobs.branch(Runs(options.runs).open(options.run), options.step, options.domain)
+    print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
+    return _compute(store, options.json)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from copal_core.export import export_checkpoint
+
+    store = Runs(options.runs).open(options.run)
+    folder = export_checkpoint(store, options.method, options.step or len(store.config.domains), options.out)
+    print(json.dumps({"run": store.id, "folder": str(folder)}) if options.json else f"exported to {folder}")
+
+
+# -- helpers -------------------------------------------------------------------------------------------
+
+
+def _check_methods(config: RunConfig) -> None:
+    """Refuse unknown methods and options before a run's folder is made."""
+    from copal_core.criteria._base import build_criterion
+    from copal_core.strategies import STRATEGIES
+
+    for method in config.methods:
+        build_criterion(method.name, method.options)
+        STRATEGIES.get(method.strategy)
+
+
+def _compute(store: RunStore, as_json: bool) -> int:
+    from copal_core import experiment
+
+    stopped = False
+
+    def on_signal(number: int, frame: Any) -> None:
+        nonlocal stopped
+        stopped = True
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        experiment.run(store, _tell, lambda: stopped or store.cancel_requested())
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    _print_result(store, as_json)
+    return 0
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """One line of progress on stderr."""
+    share = f"{event.get('progress', 0):4.0%}"
+    if event["event"] == "block":
+        print(f"{share}  step {event['step']}  {event['method']}  block {event['block'] + 1}", file=sys.stderr)
+    elif event["event"] == "evaluated":
+        found = "  ".join(f"{name} {value:.2f}" for name, value in event["perplexity"].items())
+        print(f"{share}  step {event['step']}  {event['method']}  perplexity: {found}", file=sys.stderr)
+
+
+def _print_result(store: RunStore, as_json: bool) -> None:
+    result = store.result()
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    names = store.domains
+    print(f"{store.id}: {result['status']}\n{store.protocol_stamp()}\nperplexity, lower is better; rows: after step")
+    print(f"{'':34}" + "".join(f"{name[:14]:>16}" for name in names))
+    print(f"{'dense':34}" + "".join(_cell(result["dense"].get(name)) for name in names))
+    for method in result["methods"]:
+        for step, row in enumerate(method["perplexity"], start=1):
+            print(f"{method['method'][:28]:28} {step:>4} " + "".join(_cell(value) for value in row))
+    for method in result["methods"]:
+        stasis = ", ".join(f"{value:.3f}" for value in method["stasis"]) or "-"
+        print(f"{method['method'][:28]:28} BWT {_cell(method['bwt'])}  average {_cell(method['average_perplexity'])}  stasis {stasis}")
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.2f'):>16}"
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        print("  ".join(str(value) for value in row.values() if value not in ("", None, True)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="copal", description="Continual pruning of LLaMA checkpoints, measured.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=summary)
+        made.set_defaults(command=function)
+        made.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+        return made
+
+    def with_runs(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
+        return made
+
+    command("checkpoints", _checkpoints, "List the checkpoints that work without a download.")
+    command("domains", _domains, "List the built-in text domains and the hub presets.")
+    command("methods", _methods, "List criteria and strategies.")
+    _add_run_options(with_runs(command("run", _run, "Prune for a sequence of domains and measure each step.")))
+    show = with_runs(command("show", _show, "Print a run's result, or list the runs."))
+    show.add_argument("run", nargs="?", default=None)
+    with_runs(command("resume", _resume, "Go on with a run that was stopped.")).add_argument("run")
+    with_runs(command("cancel", _cancel, "Stop a run within one block.")).add_argument("run")
+    branch = with_runs(command("branch", _branch, "Same past up to a step, another domain next."))
+    branch.add_argument("run")
+    branch.add_argument("--step", type=int, required=True)
+    branch.add_argument("--domain", required=True)
+    export = with_runs(command("export", _export, "Write a pruned checkpoint that transformers loads as it is."))
+    export.add_argument("run")
+    export.add_argument("--method", required=True)
+    export.add_argument("--step", type=int, default=None, help="default: the last")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--checkpoint", default="smollm2-135m", help="name, hub id, folder or GGUF file")
+    run.add_argument("--domain", action="append", required=True, help="once for each, in order; file#column, hub:owner/name")
+    run.add_argument("--method", action="append", required=True, help="CRITERION:STRATEGY, once for each")
+    run.add_argument("--structure", default="unstructured", help="unstructured, or N:M = keep N of each M inputs")
+    run.add_argument("--sparsity", type=float, default=0.5, help="share removed (unstructured)")
+    run.add_argument("--group", default="row", choices=["row", "layer"], help="where thresholds are compared")
+    run.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
+    run.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
+    run.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    run.add_argument("--device", default="auto")
+    run.add_argument("--map-size", type=int, default=64, help="side of the pooled heatmap tiles")
+    run.add_argument("--title", default="")

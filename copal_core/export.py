@@ -1,0 +1,84 @@
+"""A method's result as a checkpoint folder that transformers loads as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from copal_core.checkpoints import devices, locate
+from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.config import Method
+from copal_core.errors import InvalidValueError, RunError
+from copal_core.store import RunStore
+from copal_core.variants import pruned_weights
+
+
+def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Path:
+    """Write the model after `step` of `method` into the new folder `out`; zeros stand for removed weights.
+
+    Raises InvalidValueError for an unknown method or step, RunError when `out` is not empty, when the run
+    kept no masks, or when the checkpoint has changed since the run.
+    """
+    method = str(Method.parse(method))
+    _check(store, method, step)
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"folder '{out}' is not empty; choose a new one")
+    checkpoint = locate(store.config.checkpoint)
+    used = store.info.get("checkpoint", {})
+    if used.get("fingerprint") not in (None, checkpoint.fingerprint()):
+        raise RunError(f"checkpoint '{store.config.checkpoint}' is not the one the run used; its weights have changed")
+    device, dtype, _ = devices.choose("cpu", used.get("dtype", "auto"))
+    backbone = Backbone(checkpoint.folder, device, dtype)
+    model = backbone.causal_lm()
+    with torch.no_grad():
+        for index in range(backbone.depth):
+            with backbone.block(index) as block:
+                layers = linears(block)
+                for name, weight in pruned_weights(store, method, step, index, block).items():
+                    layers[name].weight.data = weight
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)  # type: ignore[operator]
+    checkpoint.tokenizer().save_pretrained(temporary)
+    (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    temporary.replace(out)
+    return out
+
+
+def _check(store: RunStore, method: str, step: int) -> None:
+    methods = [str(m) for m in store.config.methods]
+    if method not in methods:
+        raise InvalidValueError(f"method '{method}' is not in run '{store.id}'; it has {', '.join(methods)}")
+    if not 1 <= step <= len(store.config.domains):
+        raise InvalidValueError(f"step {step} is not in the run; choose 1 to {len(store.config.domains)}")
+    if not store.has_arrays("masks", method, step, store.info.get("checkpoint", {}).get("blocks", 1) - 1):
+        raise RunError(f"run '{store.id}' holds no masks of {method} at step {step}; finish the run first")
+
+
+def _card(store: RunStore, method: str, step: int) -> str:
+    result = store.result()
+    found = next(entry for entry in result["methods"] if entry["method"] == method)
+    after = dict(zip(store.domains, found["perplexity"][step - 1], strict=True))
+    lines = [
+        f"# {store.config.checkpoint}, pruned by {method}",
+        "",
+        f"Removed {store.config.structure}, after step {step} of the domains {', '.join(store.domains)}.",
+        f"Protocol: {store.protocol_stamp()}.",
+        "",
+        "| domain | dense perplexity | perplexity |",
+        "|---|---|---|",
+    ]
+    for name, value in after.items():
+        dense = result["dense"][name]
+        lines.append(f"| {name} | {_number(dense)} | {_number(value)} |")
+    lines += ["", "Configuration of the run:", "", "```json", json.dumps(json.loads(store.config.canonical()), indent=1), "```", ""]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,99 @@
+"""From importance scores to masks: exactly the asked share removed, ties broken by index.
+
+A score is larger for a weight that matters more; the smallest go. Among equal scores the weight with
+the lower index goes first, so that the same scores always give the same mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from copal_core.config import Structure
+from copal_core.errors import InvalidValueError, NumericalError
+
+_COMPARE_UP_TO = 16  # N:M groups up to this size are ranked by comparing pairs; larger ones are sorted
+
+
+@dataclass(frozen=True)
+class Selection:
+    """kept: (out, in) bool. thresholds: the largest score removed in each comparison group, None for N:M."""
+
+    kept: Tensor
+    thresholds: Tensor | None
+
+
+def select(scores: Tensor, structure: Structure, sections: Sequence[int] | None = None) -> Selection:
+    """The mask that `structure` makes of `scores`.
+
+    scores: (out, in) float32, finite. sections: row counts of layers stacked in `scores`, which a
+    comparison within the layer keeps apart. Raises NumericalError for scores that are not finite and
+    InvalidValueError when an N:M group does not divide the input dimension.
+    """
+    # min and max of finite numbers are finite, and a NaN shows in both
+    if scores.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all()):
+        bad = int((~torch.isfinite(scores)).sum())
+        raise NumericalError(f"{bad} of {scores.numel()} scores are not finite; the calibration overflowed")
+    if structure.kind == "n:m":
+        return Selection(_keep_n_of_m(scores, structure.keep, structure.group_size), None)
+    if structure.group == "row":
+        return select_rows(scores, removed_count(scores.shape[1], structure.sparsity))
+    parts = scores.split(list(sections) if sections else [scores.shape[0]])
+    chosen = [select_rows(p.reshape(1, -1), removed_count(p.numel(), structure.sparsity)) for p in parts]
+    kept = torch.cat([one.kept.reshape(part.shape) for one, part in zip(chosen, parts, strict=True)])
+    return Selection(kept, torch.cat([one.thresholds for one in chosen if one.thresholds is not None]))
+
+
+def removed_count(weights: int, sparsity: float) -> int:
+    """The whole number of weights nearest to the asked share."""
+    return round(weights * sparsity)
+
+
+def select_rows(scores: Tensor, count: int) -> Selection:
+    """Remove the `count` smallest of each row. scores (rows, columns) -> thresholds (rows,)."""
+    if count <= 0:
+        return Selection(torch.ones_like(scores, dtype=torch.bool), scores.new_full((scores.shape[0],), -torch.inf))
+    thresholds = _kth_smallest(scores, count)  # (rows,)
+    kept = scores > thresholds[:, None]
+    surplus = scores.shape[1] - count - kept.sum(dim=1)  # (rows,) equal scores at the threshold to give back
+    tied = surplus.nonzero().squeeze(1)
+    if tied.numel():
+        equal = scores[tied] == thresholds[tied, None]  # (tied rows, columns)
+        from_the_right = equal.flip(1).cumsum(1).flip(1)  # the highest indices stay
+        kept[tied] |= equal & (from_the_right <= surplus[tied, None])
+    return Selection(kept, thresholds)
+
+
+def _kth_smallest(scores: Tensor, count: int) -> Tensor:
+    """(rows,) the count-th smallest score of each row, by selection rather than by sorting."""
+    if scores.device.type == "cpu":
+        import numpy as np
+
+        values = scores.detach().numpy()
+        return torch.from_numpy(np.partition(values, count - 1, axis=1)[:, count - 1].copy())
+    return scores.kthvalue(count, dim=1).values
+
+
+def _keep_n_of_m(scores: Tensor, keep: int, size: int) -> Tensor:
+    rows, columns = scores.shape
+    if columns % size:
+        raise InvalidValueError(
+            f"{keep}:{size} needs an input dimension that {size} divides; this layer has {columns}; "
+            "choose another group or unstructured pruning"
+        )
+    groups = scores.reshape(rows, columns // size, size)
+    if size > _COMPARE_UP_TO:
+        order = groups.argsort(dim=-1, stable=True)  # ascending, equal scores by index
+        kept = torch.ones_like(groups, dtype=torch.bool)
+        return kept.scatter_(-1, order[..., : size - keep], False).reshape(rows, columns)
+    members = [groups[..., index].contiguous() for index in range(size)]
+    rank = [torch.zeros_like(members[0], dtype=torch.uint8) for _ in range(size)]
+    for low in range(size):
+        for high in range(low + 1, size):
+            low_first = members[low] <= members[high]  # an equal score at the lower index ranks lower
+            rank[high] += low_first
+            rank[low] += ~low_first
+    return torch.stack([r >= size - keep for r in rank], dim=-1).reshape(rows, columns)

@@ -1,0 +1,142 @@
+"""What a run will cost, before it starts: minutes, memory and disk, and a smaller one that fits."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from copal_core.config import Protocol, RunConfig, Windows
+from copal_core.progress import total_cost
+from copal_core.store import runs_root
+
+if TYPE_CHECKING:
+    from copal_core.checkpoints import Description
+
+_PROCESS_BYTES = 600 * 2**20  # Python, torch and transformers
+_EFFICIENCY = 0.55  # of the matrix rate, that blocks reach with attention, norms and small batches
+_HIDDEN_COPIES = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes and minutes; `problems` says in words what does not fit, `smaller` is a protocol that does."""
+
+    minutes: float
+    memory_bytes: int
+    memory_free: int
+    disk_bytes: int
+    disk_free: int
+    problems: tuple[str, ...]
+    smaller: RunConfig | None
+
+    @property
+    def fits(self) -> bool:
+        return not self.problems
+
+
+def estimate(config: RunConfig, description: Description, root: Path | None = None) -> Estimate:
+    """Cost of `config` on the described checkpoint, on this machine."""
+    found = _estimate(config, description, root)
+    if found.fits:
+        return found
+    for calibration, evaluation in (("16x256", "12x256"), ("8x256", "8x256"), ("8x128", "4x128")):
+        protocol = config.protocol.model_dump() | {
+            "calibration": Windows.parse(calibration),
+            "evaluation": Windows.parse(evaluation),
+        }
+        smaller = RunConfig(**{**dict(config), "protocol": Protocol(**protocol)})
+        if total_cost(smaller) < total_cost(config) and _estimate(smaller, description, root).fits:
+            return Estimate(**{**found.__dict__, "smaller": smaller})
+    return found
+
+
+def _estimate(config: RunConfig, description: Description, root: Path | None) -> Estimate:
+    memory, disk = memory_bytes(config, description), disk_bytes(config, description)
+    disk_free = shutil.disk_usage(_existing(root or runs_root())).free
+    context = description.context
+    problems = []
+    if memory > description.memory_free:
+        problems.append(
+            f"the run needs {_gigabytes(memory)} of memory and {_gigabytes(description.memory_free)} is free; "
+            "use fewer or shorter windows, or a smaller checkpoint"
+        )
+    if disk > disk_free:
+        problems.append(
+            f"the run needs {_gigabytes(disk)} of disk and {_gigabytes(disk_free)} is free; "
+            "use fewer domains or methods, or free some space"
+        )
+    for name in ("calibration", "evaluation"):
+        length = getattr(config.protocol, name).length
+        if context and length > context:
+            problems.append(f"{name} windows of {length} tokens exceed the checkpoint's context of {context}")
+    return Estimate(minutes(config, description), memory, description.memory_free, disk, disk_free, tuple(problems), None)
+
+
+def minutes(config: RunConfig, description: Description) -> float:
+    """Wall-clock minutes, from the run's tokens and this machine's measured matrix rate."""
+    weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
+    rate = 100e12 if description.device.startswith("cuda") else matrix_rate()
+    return total_cost(config) * 2 * weights / (rate * _EFFICIENCY) / 60
+
+
+def memory_bytes(config: RunConfig, description: Description) -> int:
+    """Peak resident bytes: the checkpoint, one block's statistics, the windows' hidden states."""
+    shapes = description.projections
+    largest = max(shapes.values(), key=lambda shape: shape[1])[1]
+    statistics = 4 * sum(out * columns for out, columns in shapes.values()) * 3
+    if any(method.name == "sparsegpt" for method in config.methods):
+        statistics += 4 * 4 * largest**2
+    protocol, seen = config.protocol, 1
+    if any(method.strategy == "joint" for method in config.methods):
+        seen = len(config.domains)
+    tokens = max(protocol.calibration.tokens * seen, protocol.evaluation.tokens * len(config.domains))
+    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(description.dtype, 4)
+    hidden = tokens * description.hidden * size * _HIDDEN_COPIES
+    return int(description.memory_needed(description.dtype) + statistics + hidden + _PROCESS_BYTES)
+
+
+def disk_bytes(config: RunConfig, description: Description) -> int:
+    """Bytes the run's folder will hold: masks, maps, memory of past domains, updated weights."""
+    weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
+    inputs = {columns for _, columns in description.projections.values()}
+    tile = config.protocol.map_size**2 * 6
+    layers = len(description.projections) * description.blocks
+    total = 0.0
+    for method in config.methods:
+        each = weights / 8 + layers * (tile + 2048)
+        if method.name == "sparsegpt":
+            each += 4 * weights * (1 - config.structure.removed)
+        if method.strategy == "accumulate":
+            gram = 4 * description.blocks * (2 * min(inputs) ** 2 + min(inputs) ** 2 + max(inputs) ** 2)
+            each += {"copal": 4 * weights, "sparsegpt": gram}.get(method.name, 0)
+        total += each * len(config.domains)
+    return int(total)
+
+
+@lru_cache(maxsize=1)
+def matrix_rate() -> float:
+    """Multiply-add operations per second (two for each pair) of a float32 matrix product here, measured once."""
+    import time
+
+    import numpy as np
+
+    a = np.ones((1024, 1024), dtype=np.float32)
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return 2 * 1024**3 / best
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

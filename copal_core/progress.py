@@ -1,0 +1,66 @@
+"""How far a run is, and how long the rest takes, from the cost of its parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from copal_core.config import Method, RunConfig
+
+# Cost of calibrating and pruning, in bare forward passes of the blocks over the calibration windows
+# (pruned propagation); measured by benchmarks/calibration.py.
+CALIBRATION_COST = {"magnitude": 0.2, "wanda": 2.1, "copal": 3.0, "sparsegpt": 5.0}
+_OTHER = 3.0
+
+
+def step_cost(config: RunConfig, method: Method, step: int) -> tuple[float, float]:
+    """Tokens' worth of forward passes of one step: (calibrate and prune, evaluate)."""
+    seen = step if method.strategy == "joint" else 1
+    calibrate = CALIBRATION_COST.get(method.name, _OTHER) * config.protocol.calibration.tokens * seen
+    return float(calibrate), float(evaluation_cost(config))
+
+
+def evaluation_cost(config: RunConfig) -> float:
+    """Evaluating one model on every domain, in tokens; the head's share included."""
+    return 1.3 * config.protocol.evaluation.tokens * len(config.domains)
+
+
+def total_cost(config: RunConfig) -> float:
+    """The whole run, in tokens through the blocks."""
+    return evaluation_cost(config) + sum(sum(step_cost(config, method, step)) for method, step in steps(config))
+
+
+def steps(config: RunConfig) -> Iterator[tuple[Method, int]]:
+    """(method, step) in the order in which a run computes them."""
+    for step in range(1, len(config.domains) + 1):
+        for method in config.methods:
+            yield method, step
+
+
+class Meter:
+    """Adds up the cost of what is done; the time left follows from the pace of this process."""
+
+    def __init__(self, total: float) -> None:
+        self._total = max(total, 1.0)
+        self._done = 0.0
+        self._skipped = 0.0
+        self._started = time.perf_counter()
+
+    def skip(self, cost: float) -> None:
+        """Count work that an earlier process did."""
+        self._skipped += cost
+
+    def add(self, cost: float) -> None:
+        self._done += cost
+
+    @property
+    def share(self) -> float:
+        return min(1.0, (self._done + self._skipped) / self._total)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None until enough is done to tell."""
+        elapsed = time.perf_counter() - self._started
+        if self._done < 0.002 * self._total or elapsed < 0.5:
+            return None
+        return elapsed / self._done * max(0.0, self._total - self._done - self._skipped)

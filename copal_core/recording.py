@@ -1,0 +1,189 @@
+"""What is kept of a pruned layer for the pages: a record of numbers and small pooled maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from copal_core.pruning import PrunedBlock
+from copal_core.records import LayerRecord, OverlapRecord, Record, WarningRecord
+from copal_core.store import RunStore
+
+BINS = 64
+_SAMPLE = 65_536  # scores from which the quantiles are read
+_HEADED = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """One projection of one block after one step.
+
+    scores, kept: (out, in). previous: the mask of the step before, None at the first. thresholds: of its
+    comparison groups, None for N:M. domain_mean: mean score under the newest domain's statistics alone.
+    """
+
+    method: str
+    step: int
+    block: int
+    projection: str
+    scores: Tensor
+    kept: Tensor
+    previous: Tensor | None
+    thresholds: Tensor | None
+    domain_mean: float
+
+
+def record(layer: PrunedLayer) -> LayerRecord:
+    """Counts, means and quantiles of one layer."""
+    rows, columns = layer.kept.shape
+    removed = ~layer.kept
+    moves: dict[str, int | None] = {"stay_pruned": None, "revived": None, "newly_pruned": None}
+    pruned = int(removed.sum())
+    if layer.previous is not None:
+        before = ~layer.previous.to(removed.device)
+        stay = int((removed & before).sum())
+        moves = {"stay_pruned": stay, "revived": int(before.sum()) - stay, "newly_pruned": pruned - stay}
+    return LayerRecord(
+        method=layer.method,
+        step=layer.step,
+        block=layer.block,
+        projection=layer.projection,
+        rows=rows,
+        columns=columns,
+        weights=rows * columns,
+        pruned=pruned,
+        score_mean=float(layer.scores.mean()),
+        score_domain_mean=layer.domain_mean,
+        **dict(zip(("score_p05", "score_p50", "score_p95"), _quantiles(layer.scores), strict=True)),
+        **dict(zip(("threshold_p05", "threshold_p50", "threshold_p95"), _quantiles(layer.thresholds), strict=True)),
+        **moves,
+    )
+
+
+def maps(layer: PrunedLayer, side: int, heads: int) -> dict[str, NDArray[Any]]:
+    """Pooled pictures of at most side × side, named 'projection.kind'; see `RunStore.tiles`."""
+    kept = layer.kept.float()
+    score_tile, kept_tile = _pool(layer.scores, side), _pool(kept, side)
+    counts, edges = _histogram(layer.scores, layer.kept)
+    arrays: dict[str, NDArray[Any]] = {
+        "score": _numpy(score_tile).astype(np.float32),
+        "kept": _numpy(kept_tile).astype(np.float16),
+        "histogram": counts,
+        "edges": edges,
+        "row_kept": _numpy(F.adaptive_avg_pool1d(kept.mean(dim=1)[None], min(side, kept.shape[0]))[0]).astype(np.float16),
+    }
+    if layer.projection in _HEADED and heads:
+        # o_proj reads the heads, the others write them
+        axis = 1 if layer.projection == "o_proj" else 0
+        arrays["head_kept"] = _by_head(kept, heads, axis)
+        arrays["head_score"] = _by_head(layer.scores, heads, axis)
+    return {f"{layer.projection}.{name}": array for name, array in arrays.items()}
+
+
+class BlockRecorder:
+    """Turns one pruned block into records, and writes its maps."""
+
+    def __init__(self, store: RunStore, config: Any, method: str, step: int, block: int) -> None:
+        """config: the checkpoint's transformers configuration (for the number of heads)."""
+        self._store = store
+        self._place = (method, step, block)
+        self._heads = {name: config.num_attention_heads for name in ("q_proj", "o_proj")}
+        self._heads |= {name: config.num_key_value_heads for name in ("k_proj", "v_proj")}
+
+    def records(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> list[Record]:
+        """Layer, warning and overlap records of the block.
+
+        domain_means: mean score of each projection under the newest domain alone, where that differs.
+        """
+        layers = list(self._layers(pruned, domain_means))
+        side = self._store.config.protocol.map_size
+        pictures: dict[str, NDArray[Any]] = {}
+        for layer in layers:
+            pictures |= maps(layer, side, self._heads.get(layer.projection, 0))
+        self._store.save_arrays("maps", *self._place, pictures)
+        found: list[Record] = [record(layer) for layer in layers]
+        found += [WarningRecord(*self._place, *warning) for warning in pruned.warnings]
+        return found + self._overlaps(pruned)
+
+    def _layers(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> Iterator[PrunedLayer]:
+        method, step, block = self._place
+        previous = self._store.masks(method, step - 1, block) if step > 1 else {}
+        for name, scores in pruned.scores.items():
+            yield PrunedLayer(
+                method=method,
+                step=step,
+                block=block,
+                projection=name,
+                scores=scores,
+                kept=pruned.kept[name],
+                previous=torch.from_numpy(previous[name]) if name in previous else None,
+                thresholds=pruned.thresholds[name],
+                domain_mean=float(scores.mean()) if domain_means is None else domain_means[name],
+            )
+
+    def _overlaps(self, pruned: PrunedBlock) -> list[Record]:
+        """Against the methods that come earlier in the run's list: they have finished this block."""
+        method, step, block = self._place
+        found: list[Record] = []
+        for other in map(str, self._store.config.methods):
+            if other == method:
+                break
+            theirs = self._store.masks(other, step, block)
+            for name, kept in pruned.kept.items():
+                a, b = ~theirs[name], ~kept.cpu().numpy()
+                both, either = int(np.count_nonzero(a & b)), int(np.count_nonzero(a | b))
+                found.append(OverlapRecord(step, other, method, block, name, both, either))
+        return found
+
+
+def _quantiles(values: Tensor | None) -> tuple[float | None, float | None, float | None]:
+    """5 %, 50 % and 95 %, from an evenly spaced sample of a large tensor."""
+    if values is None:
+        return (None, None, None)
+    flat = values.flatten()
+    ordered = flat[:: max(1, flat.numel() // _SAMPLE)].sort().values
+    picks = [float(ordered[round(share * (len(ordered) - 1))]) for share in (0.05, 0.5, 0.95)]
+    low, middle, high = (value if np.isfinite(value) else None for value in picks)
+    return (low, middle, high)
+
+
+def _pool(values: Tensor, side: int) -> Tensor:
+    rows, columns = values.shape
+    return F.adaptive_avg_pool2d(values.float()[None], (min(side, rows), min(side, columns)))[0]
+
+
+def _by_head(values: Tensor, heads: int, axis: int) -> NDArray[Any]:
+    mean = values.float().mean(dim=1 - axis)  # one number for each row or column
+    return _numpy(mean.reshape(heads, -1).mean(dim=1)).astype(np.float32)
+
+
+def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Counts (2, BINS) of kept and removed weights by log10 of the score, and the bin edges.
+
+    Scores of zero have no logarithm: they are counted in the lowest bin.
+    """
+    positive = scores[scores > 0]
+    if not positive.numel():
+        low, high = -1.0, 0.0
+    else:
+        smallest, largest = torch.aminmax(positive)
+        # far below the median lie few weights: the lowest bin takes them, and the picture keeps its width
+        high = float(largest.log10())
+        low = max(float(smallest.log10()), high - 9.0)
+        high = high if high > low else low + 1.0
+    logs = scores.log10().clamp_(low, high)
+    everything = torch.histc(logs, BINS, low, high)
+    removed = torch.histc(logs[~kept], BINS, low, high)
+    counts = torch.stack([everything - removed, removed]).round().long()
+    return _numpy(counts), np.linspace(low, high, BINS + 1, dtype=np.float32)
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().numpy()

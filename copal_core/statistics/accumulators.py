@@ -1,0 +1,145 @@
+"""Additive statistics of one input group: the projections that read the same input X (tokens, in).
+
+The projections of a group are treated as one tall layer: their weights and outputs are stacked along
+`out`, in the order of `GROUPS`, so that everything that depends on X alone is computed once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from copal_core.errors import InvalidValueError
+
+
+class Statistic(ABC):
+    """One additive quantity. `update` adds a batch of tokens to the running total."""
+
+    name: ClassVar[str]
+    needs_outputs: ClassVar[bool] = False
+    needs_weight: ClassVar[bool] = False
+
+    @abstractmethod
+    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """The empty total of a group with `rows` stacked outputs and `columns` inputs, float32."""
+
+    @abstractmethod
+    def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        """Add tokens in place.
+
+        inputs: (tokens, in). outputs: each projection's (tokens, out), in the group's order; empty unless
+        `needs_outputs`. weight: (out, in) stacked; None unless `needs_weight`.
+        """
+
+
+@dataclass(frozen=True)
+class InputSquareSum(Statistic):
+    """(in,) Σ x²: the squared norm of every input feature (Wanda)."""
+
+    name: ClassVar[str] = "input_square_sum"
+
+    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        return torch.zeros(columns, device=device)
+
+    def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        total += torch.linalg.vector_norm(inputs.float(), dim=0).square()
+
+
+@dataclass(frozen=True)
+class InputGram(Statistic):
+    """(in, in) Xᵀ X (SparseGPT, whitened decompositions, output errors)."""
+
+    name: ClassVar[str] = "input_gram"
+
+    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        return torch.zeros(columns, columns, device=device)
+
+    def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        x = inputs.float()
+        total.addmm_(x.T, x)
+
+
+@dataclass(frozen=True)
+class AbsoluteCoupling(Statistic):
+    """(out, in) |Y|ᵀ |X|: how strongly each output and each input act together (COPAL)."""
+
+    name: ClassVar[str] = "absolute_coupling"
+    needs_outputs: ClassVar[bool] = True
+
+    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        return torch.zeros(rows, columns, device=device)
+
+    def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        total.addmm_(stacked_abs(outputs).T, inputs.float().abs())
+
+
+def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
+    """|Y| of a group's projections side by side: (tokens, Σ out) float32."""
+    tokens = outputs[0].shape[0]
+    stacked = torch.empty(tokens, sum(y.shape[1] for y in outputs), device=outputs[0].device)
+    start = 0
+    for y in outputs:
+        torch.abs(y.float(), out=stacked[:, start : start + y.shape[1]])
+        start += y.shape[1]
+    return stacked
+
+
+@dataclass
+class GroupStatistics:
+    """The totals of one group over `tokens` tokens."""
+
+    tokens: int = 0
+    totals: dict[str, Tensor] = field(default_factory=dict)
+
+    def require(self, name: str) -> Tensor:
+        """A total by name. Raises InvalidValueError when it was not gathered."""
+        if name not in self.totals:
+            raise InvalidValueError(f"statistic '{name}' was not gathered; gathered: {', '.join(self.totals)}")
+        return self.totals[name]
+
+    def mean(self, name: str) -> Tensor:
+        """A total divided by the tokens, so that domains of different size compare."""
+        if self.tokens < 1:
+            raise InvalidValueError(f"statistic '{name}' holds no tokens; calibrate first")
+        return self.require(name) / self.tokens
+
+    def plus(self, other: GroupStatistics) -> GroupStatistics:
+        """The statistics of both sets of tokens together."""
+        totals = {name: total + other.require(name) for name, total in self.totals.items()}
+        return GroupStatistics(self.tokens + other.tokens, totals)
+
+
+@dataclass
+class BlockStatistics:
+    """The statistics of one decoder block: group name -> totals."""
+
+    groups: dict[str, GroupStatistics] = field(default_factory=dict)
+
+    def plus(self, other: BlockStatistics) -> BlockStatistics:
+        return BlockStatistics({name: group.plus(other.groups[name]) for name, group in self.groups.items()})
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Flat names, for a file: 'group.statistic' and 'group.tokens'."""
+        flat: dict[str, Tensor] = {}
+        for name, group in self.groups.items():
+            flat[f"{name}.tokens"] = torch.tensor(group.tokens)
+            flat.update({f"{name}.{statistic}": total for statistic, total in group.totals.items()})
+        return flat
+
+    @classmethod
+    def from_tensors(cls, flat: Mapping[str, Tensor]) -> BlockStatistics:
+        """The inverse of `to_tensors`."""
+        groups: dict[str, GroupStatistics] = {}
+        for key, value in flat.items():
+            name, _, statistic = key.partition(".")
+            group = groups.setdefault(name, GroupStatistics())
+            if statistic == "tokens":
+                group.tokens = int(value)
+            else:
+                group.totals[statistic] = value
+        return cls(groups)

@@ -1,0 +1,90 @@
+"""Gathering statistics while a decoder block computes: hooks, and nothing that outlives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from copal_core.checkpoints.backbone import GROUPS, linears
+from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
+
+
+class InputsSeen(Exception):
+    """Leaves a block once its last projection's input is known (see `capture`)."""
+
+
+@contextmanager
+def capture(
+    block: nn.Module, statistics: Sequence[Statistic], stop_at_last_input: bool = False
+) -> Iterator[BlockStatistics]:
+    """Sum `statistics` over every token that passes through `block` inside the context.
+
+    stop_at_last_input: raise InputsSeen before the last projection computes, for a caller who wants the
+    statistics of the inputs and not the block's output. Ignored when a statistic needs outputs.
+    """
+    gathered = BlockStatistics()
+    layers = linears(block)
+    needs_outputs = any(statistic.needs_outputs for statistic in statistics)
+    handles = []
+    try:
+        for group, names in GROUPS.items():
+            members = [layers[name] for name in names]
+            hook = _GroupHook(gathered, group, members, statistics)
+            if needs_outputs:
+                handles += [layers[name].register_forward_hook(hook.on_output(name)) for name in names]
+            else:
+                handles.append(members[0].register_forward_pre_hook(hook.on_input()))
+        if stop_at_last_input and not needs_outputs:
+            handles.append(layers["down_proj"].register_forward_pre_hook(_stop))
+        yield gathered
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _stop(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    raise InputsSeen
+
+
+class _GroupHook:
+    """Waits for the outputs of all projections of a group, then updates its totals."""
+
+    def __init__(
+        self, gathered: BlockStatistics, group: str, members: Sequence[nn.Linear], statistics: Sequence[Statistic]
+    ) -> None:
+        self._group = gathered.groups.setdefault(group, GroupStatistics())
+        self._names = GROUPS[group]
+        self._statistics = statistics
+        self._outputs: dict[str, Tensor] = {}
+        weights = [member.weight for member in members]
+        needs_weight = any(statistic.needs_weight for statistic in statistics)
+        self._weight = torch.cat(weights) if needs_weight else None  # (out, in)
+        rows, columns = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
+        for statistic in statistics:
+            self._group.totals[statistic.name] = statistic.zeros(rows, columns, weights[0].device)
+
+    def on_input(self) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            self._update(arguments[0])
+
+        return hook
+
+    def on_output(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            self._outputs[name] = output
+            if len(self._outputs) == len(self._names):
+                self._update(arguments[0])
+
+        return hook
+
+    def _update(self, inputs: Tensor) -> None:
+        x = inputs.reshape(-1, inputs.shape[-1])  # (tokens, in)
+        ys = [self._outputs[name].reshape(x.shape[0], -1) for name in self._names if name in self._outputs]
+        for statistic in self._statistics:
+            statistic.update(self._group.totals[statistic.name], x, ys, self._weight)
+        self._group.tokens += x.shape[0]
+        self._outputs = {}

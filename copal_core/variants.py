@@ -1,0 +1,50 @@
+"""The weights a method left at a step, put together from the dense checkpoint and the run store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from copal_core.checkpoints.backbone import linears
+from copal_core.store import RunStore
+
+Weights = dict[str, Tensor]
+
+
+def dense_weights(block: nn.Module) -> Weights:
+    """projection -> (out, in), views of the block's own weights."""
+    return {name: layer.weight.data for name, layer in linears(block).items()}
+
+
+def updated_values(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Weights:
+    """What must be stored of updated weights besides the mask: the kept values in order, float32."""
+    return {name: weight[kept[name]].float() for name, weight in weights.items()}
+
+
+def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """For the store: the same values as numpy arrays."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def pruned_weights(store: RunStore, method: str, step: int, index: int, block: nn.Module) -> Weights:
+    """The weights of block `index` after `step`: masked dense weights, or the updated ones where stored."""
+    dense = dense_weights(block)
+    masks = {name: torch.from_numpy(mask) for name, mask in store.masks(method, step, index).items()}
+    if not store.has_arrays("weights", method, step, index):
+        return {name: weight * masks[name].to(weight.device) for name, weight in dense.items()}
+    values = store.arrays("weights", method, step, index)
+    weights = {}
+    for name, weight in dense.items():
+        full = torch.zeros(weight.shape)
+        full[masks[name]] = torch.from_numpy(values[name])
+        weights[name] = full.to(weight.device, weight.dtype)
+    return weights
+
+
+def variant(store: RunStore, method: str, step: int) -> Callable[[int, nn.Module], Weights]:
+    """For `evaluate`: the weights of every block after `step` of `method`."""
+    return lambda index, block: pruned_weights(store, method, step, index, block)
