@@ -16,10 +16,14 @@ Report = Callable[[str, int, int], None]  # label, done, total
 
 @dataclass(frozen=True)
 class Document:
-    """One text with an id that stays the same from one reading to the next."""
+    """One text with an id that stays the same from one reading to the next.
+
+    side: "calibration" or "evaluation" where the source's publisher parted them, else None.
+    """
 
     id: str
     text: str
+    side: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""A user's own file as a domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from copal_core.domains.base import Document, Domain, Pool, Report
+from copal_core.domains.readers import READERS
+from copal_core.errors import DomainError
+
+
+class FileDomain(Domain):
+    """A .txt, .md, .jsonl, .csv or .parquet file; a table's column follows a hash: `data.csv#body`."""
+
+    def __init__(self, spec: str) -> None:
+        """Find the file, without reading it. Raises DomainError when there is none or its format is unknown."""
+        self.path, self.column = _parse(spec)
+        self.spec = spec
+        self.name = self.path.name + (f"#{self.column}" if self.column else "")
+        self.label = self.name
+        if self.path.suffix.lower() not in READERS:
+            raise DomainError(
+                f"'{self.path.name}' is of no known format; use {', '.join(READERS)} (a table's column after a hash)"
+            )
+        if not self.path.exists():
+            raise DomainError(f"file '{self.path}' does not exist; check the path")
+        if not self.path.is_file():
+            raise DomainError(f"'{self.path}' is not a file; give the path of one {self.path.suffix} file")
+
+    def documents(self) -> Iterator[Document]:
+        """The documents that seed 0 would read of a large file, else all. Raises DomainError."""
+        yield from self.pool(0, 0, lambda label, done, total: None).documents
+
+    def pool(self, seed: int, characters: int, report: Report) -> Pool:
+        """Raises DomainError when the file is empty, unreadable, not UTF-8, binary, or lacks the column."""
+        try:
+            if self.path.stat().st_size == 0:
+                raise DomainError(f"'{self.path.name}' is empty; choose a file with text in it")
+            return READERS[self.path.suffix.lower()](self.path, self.column, seed, characters, report)
+        except OSError as error:
+            raise DomainError(f"'{self.path}' cannot be read: {error.strerror or error}") from None
+
+
+def _parse(spec: str) -> tuple[Path, str | None]:
+    """Path and column; a hash that is part of an existing file's name stays there."""
+    if "\0" in spec:
+        raise DomainError("a file's path holds a zero byte; check the path")
+    whole = Path(spec).expanduser()
+    path, hash_sign, column = spec.rpartition("#")
+    if not hash_sign or whole.exists():
+        return whole, None
+    return Path(path).expanduser(), column or None

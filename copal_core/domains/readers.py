@@ -1,0 +1,184 @@
+"""One reader a file format: a path in, documents out, bounded in memory and time whatever the file's size."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from copal_core.domains.base import Document, Pool, Report
+from copal_core.domains.columns import choose_column
+from copal_core.domains.decoding import decode
+from copal_core.domains.regions import WHOLE, regions
+from copal_core.errors import DomainError
+
+Reader = Callable[[Path, str | None, int, int, Report], Pool]  # path, column, seed, characters, report
+
+_SLACK = 4  # characters held for each one asked, so that both sides have a choice
+
+
+def read_text(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
+    """A .txt or .md file: one document, or one a region for a large file. Raises DomainError."""
+    if column is not None:
+        raise DomainError(f"'{path.name}' is plain text and has no column '{column}'; leave out '#{column}'")
+    size = path.stat().st_size
+    if size <= max(WHOLE, _SLACK * characters):
+        report(f"reading {path.name}", 0, 1)
+        return Pool([Document(path.name, decode(path.read_bytes(), path.name))])
+    documents = [
+        Document(f"bytes {start}-{start + len(content)}", decode(content, path.name, start))
+        for start, content in regions(path, seed, max(WHOLE // 2, characters), report)
+    ]
+    read = sum(len(document.text) for document in documents)
+    return Pool(
+        documents,
+        [f"large file: {len(documents)} regions spread over it were read, {read / 1e6:.0f} of {size / 1e6:.0f} MB",
+         "split by region: one document"],
+    )  # fmt: skip
+
+
+def read_jsonl(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
+    """A .jsonl file: one document a line, an object with the column. Raises DomainError."""
+    size = path.stat().st_size
+    if size <= max(WHOLE, _SLACK * characters):
+        parts: Iterable[tuple[int, bytes]] = [(0, path.read_bytes())]
+        notes = []
+    else:
+        parts = list(regions(path, seed, max(WHOLE // 2, characters), report))
+        read = sum(len(content) for _, content in parts)
+        notes = [f"large file: {read / 1e6:.0f} of {size / 1e6:.0f} MB were read, spread over all of it"]
+    documents: list[Document] = []
+    for start, content in parts:
+        for number, line in enumerate(decode(content, path.name, start).split("\n")):
+            if line.strip():
+                place = f"line {number + 1}" if start == 0 else f"line {number + 1} after byte {start:,}"
+                row = _json_object(line, path.name, place)
+                column = column or _json_column(row, path.name, None)
+                text = row.get(column) if column in row else _json_column(row, path.name, column)
+                _add(documents, place, text, path.name, column)
+    return Pool(documents, notes)
+
+
+def read_csv(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
+    """A .csv file with a header line: one document a row. Raises DomainError.
+
+    A large file is read from its beginning until there is enough: rows may span lines, so no other
+    place is safe to start at.
+    """
+    import pandas as pd
+
+    del seed
+    with path.open("rb") as file:
+        head = decode(file.read(2**16).rpartition(b"\n")[0] or path.read_bytes()[: 2**16], path.name)
+    separator = _separator(head)
+    options = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    documents: list[Document] = []
+    held, limit = 0, max(WHOLE, _SLACK * characters)
+    try:
+        first = pd.read_csv(io.StringIO(head), nrows=20, on_bad_lines="skip", **options)
+        texts = [name for name in first.columns if not _numeric(first[name])]
+        chosen = choose_column(path.name, list(first.columns), column, texts)
+        with pd.read_csv(path, chunksize=2_000, usecols=[chosen], **options) as rows:
+            for block in rows:
+                for number, text in block[chosen].items():
+                    _add(documents, f"row {number + 1}", text, path.name, chosen)
+                    held += len(text)
+                report(f"reading {path.name}", min(held, limit), limit)
+                if held >= limit:
+                    return Pool(documents, [f"large file: only its first {len(documents):,} rows were read"])
+    except UnicodeDecodeError as error:
+        raise DomainError(f"'{path.name}' is not valid UTF-8 ({error.reason}); save it as UTF-8") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DomainError(f"'{path.name}' is not a readable CSV file: {str(error).strip()}") from None
+    return Pool(documents)
+
+
+def read_parquet(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
+    """A .parquet file: one document a row; row groups in a seeded order until there is enough."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    documents: list[Document] = []
+    held, limit = 0, max(WHOLE, _SLACK * characters)
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            texts = [field.name for field in schema if _is_text(field.type)]
+            chosen = choose_column(path.name, schema.names, column, texts)
+            for group in np.random.default_rng(seed).permutation(file.num_row_groups).tolist():
+                number = 0
+                for batch in file.iter_batches(1_000, row_groups=[group], columns=[chosen]):
+                    for text in batch.column(0).to_pylist():
+                        number += 1
+                        _add(documents, f"group {group} row {number}", text, path.name, chosen)
+                        held += len(text or "")
+                    report(f"reading {path.name}", min(held, limit), limit)
+                    if held >= limit:
+                        return Pool(documents, [f"large file: {len(documents):,} of {file.metadata.num_rows:,} rows"])
+    except (pa.ArrowException, OSError) as error:
+        raise DomainError(f"'{path.name}' is not a readable parquet file: {str(error).splitlines()[0]}") from None
+    return Pool(documents)
+
+
+READERS: dict[str, Reader] = {
+    ".txt": read_text,
+    ".md": read_text,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+}
+
+
+def _add(documents: list[Document], place: str, text: object, source: str, column: str) -> None:
+    """Append a row's text; missing values are passed over. Raises DomainError for anything but text."""
+    if text is None or text == "":
+        return
+    if not isinstance(text, str):
+        raise DomainError(
+            f"column '{column}' of '{source}' holds {type(text).__name__} at {place}, not text; choose another column"
+        )
+    if "\0" in text:
+        raise DomainError(f"column '{column}' of '{source}' holds binary data at {place}; choose another column")
+    documents.append(Document(place, text))
+
+
+def _json_object(line: str, source: str, place: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DomainError(f"'{source}' is not JSON Lines: {place} has {error.msg.lower()}") from None
+    if not isinstance(row, dict):
+        raise DomainError(f"'{source}' is not JSON Lines of objects: {place} is {type(row).__name__}")
+    return row
+
+
+def _json_column(row: dict[str, object], source: str, asked: str | None) -> str:
+    return choose_column(source, list(row), asked, [name for name, value in row.items() if isinstance(value, str)])
+
+
+def _separator(head: str) -> str:
+    """The character that separates the columns of the header line; a comma unless another is clear."""
+    try:
+        return csv.Sniffer().sniff(head.partition("\n")[0], delimiters=",;\t|").delimiter
+    except csv.Error:
+        return ","
+
+
+def _numeric(values: object) -> bool:
+    """Whether every value of a pandas column of strings is a number or empty."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(values, errors="coerce")
+    return bool((numbers.notna() | (values == "")).all()) and len(numbers) > 0
+
+
+def _is_text(kind: object) -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type  # type: ignore[attr-defined]
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)

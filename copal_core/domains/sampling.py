@@ -1,0 +1,143 @@
+"""Drawing windows: documents to two token streams, streams to windows, repeats dropped.
+
+Documents are shuffled by the seed and dealt to calibration or evaluation, whichever lacks more; each side's
+documents are concatenated with the end-of-text token between them and cut into windows without overlap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from copal_core.config import Windows
+from copal_core.domains.base import Document, Domain, Report
+from copal_core.domains.repeats import without_repeats
+from copal_core.domains.sample import Sample
+from copal_core.domains.streams import Stream, deal_documents, halves, part_regions
+from copal_core.errors import DomainError
+
+_POOL_FACTOR = 8  # tokens to choose from, for each token asked
+_POOL_EXTRA = 150_000  # and never more than so many beyond those asked: keeps large protocols quick
+_CHARACTERS_PER_TOKEN = 6  # a generous guess, for asking a source for enough text
+_WHOLE = 1_000_000  # characters: a text up to this long is tokenised whole when it is parted by region
+
+
+def draw(
+    domain: Domain, tokenizer: Any, calibration: Windows, evaluation: Windows, seed: int, report: Report
+) -> Sample:
+    """The sample of `domain`; see Domain.sample. The same arguments give the same windows."""
+    wanted = {"calibration": calibration, "evaluation": evaluation}
+    targets = {side: _target(windows) for side, windows in wanted.items()}
+    pool = domain.pool(seed, sum(targets.values()) * _CHARACTERS_PER_TOKEN, report)
+    documents = [document for document in pool.documents if document.text.strip()]
+    if not documents:
+        raise DomainError(f"domain '{domain.name}' holds no text; choose a source or a column with text in it")
+    generator = np.random.default_rng(seed)
+    notes = list(pool.notes)
+    streams = _streams(documents, tokenizer, wanted, targets, generator, report, notes)
+    if any(len(stream) < wanted[side].tokens for side, stream in streams.items()):
+        raise too_little(domain.name, streams, wanted)
+    return _windows(domain.name, tokenizer, streams, wanted, generator, notes)
+
+
+def _target(windows: Windows) -> int:
+    """How many tokens to tokenise before choosing `windows` among them."""
+    return windows.tokens + min((_POOL_FACTOR - 1) * windows.tokens, _POOL_EXTRA)
+
+
+def _streams(
+    documents: list[Document],
+    tokenizer: Any,
+    wanted: dict[str, Windows],
+    targets: dict[str, int],
+    generator: np.random.Generator,
+    report: Report,
+    notes: list[str],
+) -> dict[str, Stream]:
+    """Tokens by side, parted by document; by region where there is one document or they are too uneven."""
+    size = 32 * max(windows.length for windows in wanted.values())  # characters of one chunk
+    if len(documents) > 1:
+        streams = deal_documents(documents, tokenizer, targets, size, generator, report)
+        if all(len(stream) >= wanted[side].tokens for side, stream in streams.items()):
+            return streams
+        if any(document.side for document in documents):
+            return streams  # parted by their publisher: too little is too little
+    needs = {side: windows.tokens for side, windows in wanted.items()}
+    if sum(len(document.text) for document in documents) > _WHOLE:
+        parts = halves(documents, needs["calibration"] / sum(needs.values()))
+        streams = deal_documents(parts, tokenizer, targets, size, generator, report)
+    else:
+        streams = part_regions(documents, tokenizer, needs, generator, report)
+    why = "one document" if len(documents) == 1 else f"{len(documents)} documents are too few or too uneven"
+    notes.append(f"split by region: {why}")
+    return streams
+
+
+def _windows(
+    name: str,
+    tokenizer: Any,
+    streams: dict[str, Stream],
+    wanted: dict[str, Windows],
+    generator: np.random.Generator,
+    notes: list[str],
+) -> Sample:
+    """Choose evaluation windows, then calibration windows that repeat none of their text."""
+    candidates = {side: _cut(streams[side], windows.length, generator) for side, windows in wanted.items()}
+    evaluation, evaluation_owners = (part[: wanted["evaluation"].count] for part in candidates["evaluation"])
+    fresh = without_repeats(candidates["calibration"][0], evaluation)  # (candidates,) bool
+    count = wanted["calibration"].count
+    if fresh.sum() < count:
+        raise DomainError(
+            f"domain '{name}' repeats itself: of {len(fresh)} calibration windows of "
+            f"{wanted['calibration'].length} tokens only {fresh.sum()} hold no text of the evaluation windows, "
+            f"{count} are needed; ask for fewer or shorter windows, or remove the repeats from the source"
+        )
+    chosen = np.flatnonzero(fresh)[:count]
+    dropped = int((~fresh[: chosen[-1] + 1]).sum())
+    if dropped:
+        notes.append(f"{dropped} calibration windows were replaced: they repeat text of the evaluation windows")
+    calibration, calibration_owners = (part[chosen] for part in candidates["calibration"])
+    owners = {"calibration": calibration_owners, "evaluation": evaluation_owners}
+    return Sample(
+        calibration=calibration,
+        evaluation=evaluation,
+        document_ids={side: streams[side].names(owners[side]) for side in owners},
+        decode=tokenizer.decode,
+        notes=notes,
+    )
+
+
+def _cut(stream: Stream, length: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """All windows of the stream in a seeded order: (windows, length) ids and (windows, length) owners."""
+    count = len(stream) // length
+    order = generator.permutation(count)
+    ids, owners = stream.arrays()
+    used = count * length
+    return ids[:used].reshape(count, length)[order], owners[:used].reshape(count, length)[order]
+
+
+def too_little(name: str, streams: dict[str, Stream], wanted: dict[str, Windows]) -> DomainError:
+    """What there is, what is needed, and which windows would fit."""
+    there = sum(len(stream) for stream in streams.values())
+    asked = " + ".join(f"{windows} for {side}" for side, windows in wanted.items())
+    needed = sum(windows.tokens for windows in wanted.values())
+    return DomainError(
+        f"domain '{name}' holds {there:,} tokens of text, {asked} need {needed:,}; "
+        f"{fitting(streams, wanted)}, or choose a source with more text"
+    )
+
+
+def fitting(streams: dict[str, Stream], wanted: dict[str, Windows]) -> str:
+    """The largest windows that fit: fewer of the same length, else shorter ones."""
+    by_side = [(len(streams[side]), windows) for side, windows in wanted.items()]
+    counts = [min(windows.count, there // windows.length) for there, windows in by_side]
+    if all(counts):
+        pair = [f"{count}x{windows.length}" for count, (_, windows) in zip(counts, by_side, strict=True)]
+        return f"{pair[0]} and {pair[1]} would fit"
+    shortest = min(there for there, _ in by_side)
+    length = 1 << max(shortest.bit_length() - 1, 0)
+    if length < 16:
+        return "no windows of 16 tokens fit"
+    counts = [min(windows.count, there // length) for there, windows in by_side]
+    return f"shorter windows would fit: {counts[0]}x{length} and {counts[1]}x{length}"
