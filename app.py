@@ -1,0 +1,25 @@
+"""COPAL Explorer: page settings and navigation, nothing else."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.components import links
+
+st.set_page_config("COPAL Explorer", layout="wide", initial_sidebar_state="auto")
+links.restore()
+page = st.navigation(
+    {
+        "Set up": [
+            st.Page("pages/checkpoint.py", title="Checkpoint", url_path="checkpoint", icon=":material/deployed_code:", default=True),
+            st.Page("pages/domains.py", title="Domains", url_path="domains", icon=":material/timeline:"),
+            st.Page("pages/prune.py", title="Prune", url_path="prune", icon=":material/content_cut:"),
+        ],
+        "Look": [
+            st.Page("pages/sensitivity.py", title="Sensitivity", url_path="sensitivity", icon=":material/grid_on:"),
+            st.Page("pages/stasis.py", title="Stasis and forgetting", url_path="stasis", icon=":material/trending_up:"),
+        ],
+    }
+)
+links.resume()
+page.run()

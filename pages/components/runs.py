@@ -1,0 +1,152 @@
+"""The run that a page looks at, and its records, read once as long as they do not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from copal_core.errors import CopalError, InvalidValueError
+from copal_core.store import Runs, RunStore, RunSummary
+from pages.components import links
+from pages.components.text import empty_state, plain, show_error, show_problem
+
+_STATUS = {"done": "", "running": "running", "created": "starting", "failed": "failed", "cancelled": "cancelled"}
+
+
+def open_linked() -> RunStore | None:
+    """The run named in the URL. Raises CopalError when there is no such run."""
+    run_id = links.read("run")
+    return Runs().open(run_id) if run_id else None
+
+
+def pick() -> RunStore | None:
+    """The run chosen on the page (a recorded one at first), or None with a message when there is none."""
+    runs = Runs().list()
+    wanted = links.read("run")
+    if wanted is not None and wanted not in {run.id for run in runs}:
+        show_error(_why_not(wanted))
+        st.button("Open another run", on_click=links.write, args=("run", None))
+        return None
+    if not runs:
+        empty_state("No runs yet", "Go to **Prune**, choose methods and start a run; it then opens here.")
+        return None
+    by_id = {run.id: run for run in runs}
+    chosen = links.choose(
+        "Run",
+        "run",
+        list(by_id),
+        _default(runs).id,
+        show=lambda run_id: _line(by_id[run_id]),
+        help="A finished or running run. Its link is in the address bar: send it to open the same view.",
+    )
+    if wanted is None:
+        links.write("run", chosen)
+    try:
+        store = Runs().open(chosen)
+        say_status(store)
+        return store
+    except CopalError as error:
+        show_error(error)
+        return None
+
+
+def say_status(store: RunStore) -> None:
+    """One line when the run is not simply finished, and what it warns of."""
+    state = store.state()
+    if state.status in ("created", "running"):
+        st.info("This run is still being computed. What is finished is shown; reload for more.", icon=":material/sync:")
+    elif state.status != "done":
+        why = f": {state.message}" if state.message else ""
+        show_problem(f"This run is {state.status}{why}. What was finished is shown.")
+
+
+def stamp(store: RunStore) -> None:
+    """The protocol, in one line beside every perplexity."""
+    st.caption(f"Protocol: {plain(store.protocol_stamp())}, removed {plain(store.config.structure)}")
+
+
+def table(store: RunStore, name: str) -> pd.DataFrame:
+    """perplexity, layers, overlaps, warnings or seconds of a run."""
+    return _table(str(store.folder), name, version(store))
+
+
+def tiles(store: RunStore, method: str, step: int, block: int, projection: str) -> dict[str, Any]:
+    """Pooled maps of one layer. Raises RunError when the run has none of it."""
+    return _tiles(str(store.folder), method, step, block, projection, version(store))
+
+
+def version(store: RunStore) -> int:
+    """A number that changes whenever the run's records do."""
+    path = store.folder / "results.sqlite"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def methods_of(store: RunStore) -> list[str]:
+    return [str(method) for method in store.config.methods]
+
+
+def blocks_of(store: RunStore) -> int:
+    """Number of decoder blocks, from the run's description, else from its records."""
+    described = store.info.get("checkpoint", {}).get("blocks")
+    layers = table(store, "layers")
+    return int(described or (layers["block"].max() + 1 if len(layers) else 1))
+
+
+def step_name(store: RunStore, step: int) -> str:
+    """A step as people say it: 2. shakespeare."""
+    domains = store.domains
+    return f"{step}. {domains[step - 1]}" if 1 <= step <= len(domains) else str(step)
+
+
+def show_warnings(store: RunStore) -> None:
+    """What a reader should know before believing a figure, folded away."""
+    found = table(store, "warnings")
+    bad = table(store, "perplexity")
+    broken = int(bad["nonfinite_batches"].sum()) if len(bad) else 0
+    if broken:
+        show_problem(f"{broken} evaluation batches gave NaN or infinity; their perplexity means nothing.")
+    if len(found):
+        with st.expander(f"Warnings from this run: {len(found)}"):
+            st.dataframe(found, hide_index=True)
+
+
+@st.cache_data(max_entries=40, show_spinner=False)
+def _table(folder: str, name: str, changed: int) -> pd.DataFrame:
+    store = RunStore(Path(folder))
+    readers = {
+        "perplexity": store.perplexity,
+        "layers": store.layers,
+        "overlaps": store.overlaps,
+        "warnings": store.warnings,
+        "seconds": store.seconds,
+    }
+    return readers[name]()
+
+
+@st.cache_data(max_entries=60, show_spinner=False)
+def _tiles(folder: str, method: str, step: int, block: int, projection: str, changed: int) -> dict[str, Any]:
+    return RunStore(Path(folder)).tiles(method, step, block, projection)
+
+
+def _default(runs: list[RunSummary]) -> RunSummary:
+    """The newest finished run of one's own, else a recorded one, else whatever there is."""
+    finished = [run for run in runs if run.status == "done"]
+    return next((run for run in finished if not run.recorded), (finished or runs)[0])
+
+
+def _line(run: RunSummary) -> str:
+    kind = "Recorded" if run.recorded else run.created[:16].replace("T", " ")
+    status = _STATUS.get(run.status, run.status)
+    name = run.title or f"{run.checkpoint}, {len(run.domains)} domains, {len(run.methods)} methods"
+    return " · ".join(part for part in (kind, name, status) if part)
+
+
+def _why_not(run_id: str) -> CopalError:
+    try:
+        Runs().open(run_id)
+    except CopalError as error:
+        return error
+    return InvalidValueError(f"run '{run_id}' cannot be read; its folder is damaged")

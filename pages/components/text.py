@@ -1,0 +1,31 @@
+"""Text of people, shown as it is: nothing in it is read as Markdown or HTML."""
+
+from __future__ import annotations
+
+import re
+
+import streamlit as st
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~&])")
+
+
+def plain(text: object) -> str:
+    """`text` for places that read Markdown, with every mark escaped and on one line."""
+    return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def show_error(error: Exception) -> None:
+    """One red sentence."""
+    st.error(plain(error), icon=":material/error:")
+
+
+def show_problem(text: str) -> None:
+    """One amber sentence: nothing is broken, but a reader should know."""
+    st.warning(plain(text), icon=":material/warning:")
+
+
+def empty_state(title: str, what_next: str) -> None:
+    """In place of figures that do not exist yet: what to do next. Both texts are the product's own."""
+    with st.container(border=True):
+        st.markdown(f"**{title}**")
+        st.markdown(what_next)

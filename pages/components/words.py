@@ -1,0 +1,88 @@
+"""The product's explanations: methods, and the field's words that a newcomer meets."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import copal_core
+
+GLOSSARY = {
+    "perplexity": "How surprised the model is by text it has not seen: exp of the mean loss per token, in nats. Lower is better.",
+    "calibration": "Windows of a domain's text that the method looks at to decide which weights matter.",
+    "evaluation": "Other windows of the same domain, on which perplexity is measured. They share no document with calibration.",
+    "window": "A piece of text of a fixed number of tokens.",
+    "criterion": "How a weight's importance is computed from the weight and the calibration text.",
+    "strategy": "What the method remembers from one domain to the next.",
+    "sparsity": "The share of weights that are removed (set to zero) in the decoder's linear layers.",
+    "structure": "Which weights may go together. Unstructured: any. N:M: exactly N of each M neighbouring inputs are kept.",
+    "group": "Weights are ranked within each row (one output neuron) or within the whole layer.",
+    "propagation": "Pruned: each block is calibrated on the outputs of the pruned blocks before it. Dense: on the dense model's.",
+    "seed": "Decides which windows are drawn. The same seed gives the same run.",
+    "bwt": "Backward transfer: how much the perplexity of earlier domains rose by the end. 0: nothing forgotten. Lower is better.",
+    "forgetting": "A domain's final perplexity minus its best one since the domain was added. Lower is better.",
+    "stasis": "Of the weights pruned now, the share that was already pruned one step before. 100 %: the mask no longer moves.",
+    "jaccard": "Pruned weights in both masks over pruned weights in either. 1: the same mask; 0: nothing in common.",
+    "gqa": "Grouped-query attention: several query heads share one key and value head.",
+    "dtype": "The number format of the weights while computing.",
+}
+
+_CRITERIA = {
+    "magnitude": ("Magnitude", "Keeps the largest weights; looks at no text at all. The baseline that everything should beat."),
+    "wanda": ("Wanda", "Weight size times how strongly its input is used on the calibration text (arXiv 2306.11695)."),
+    "sparsegpt": ("SparseGPT", "Removes what costs the layer's output least and updates the kept weights to make up (arXiv 2301.00774)."),
+    "copal": ("COPAL", "How sensitively the layer's output reacts to the weight, token by token (arXiv 2405.02347)."),
+}
+_STRATEGIES = {
+    "accumulate": "Adds the new domain's statistics to a memory of all earlier ones; keeps no past text. COPAL's idea.",
+    "restart": "Prunes the dense model for the newest domain alone. Shows forgetting.",
+    "sequential": "Prunes the already pruned model again for the newest domain. Shows masks that cannot move.",
+    "joint": "Uses the text of all domains so far together. The reference, which needs the past data.",
+}
+
+
+def criteria() -> dict[str, tuple[str, str]]:
+    """name -> (label, explanation) of every registered criterion, without importing torch."""
+    known = {name: (name, words) for name, words in registered("criteria", "CRITERIA").items()}
+    return {name: _CRITERIA.get(name, known[name]) for name in _ordered(known, _CRITERIA, reverse=True)}
+
+
+def strategies() -> dict[str, str]:
+    """name -> explanation of every registered strategy, without importing torch."""
+    known = registered("strategies", "STRATEGIES")
+    return {name: _STRATEGIES.get(name, known[name]) for name in _ordered(known, _STRATEGIES)}
+
+
+@cache
+def registered(package: str, registry: str) -> dict[str, str]:
+    """Names that a package's files register, and the first line of each docstring, read from the source.
+
+    Importing the files would import torch, which a page does not need.
+    """
+    found = {}
+    for path in sorted((Path(copal_core.__file__).parent / package).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                for name in _registered_as(node, registry):
+                    found[name] = (ast.get_docstring(node) or name).splitlines()[0]
+    return found
+
+
+def _registered_as(node: ast.ClassDef, registry: str) -> list[str]:
+    return [
+        str(call.args[0].value)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "register"
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == registry
+        and isinstance(call.args[0], ast.Constant)
+    ]
+
+
+def _ordered(known: dict[str, object], first: dict[str, object], reverse: bool = False) -> list[str]:
+    """Names of `known`: ours in our order, others after them."""
+    ours = [name for name in first if name in known]
+    return [*(reversed(ours) if reverse else ours), *(name for name in known if name not in first)]
