@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,12 @@ def _write_tensors(source: _Source, config: dict[str, Any], path: Path, report: 
         size = 4 * int(np.prod(shape))
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + size]}
         offset += size
+    free = shutil.disk_usage(path.parent).free
+    if offset > free:
+        raise CheckpointError(
+            f"'{source.path}' takes {offset / 1e9:.1f} GB in float32 and '{path.parent.parent}' has "
+            f"{free / 1e9:.1f} GB free; make room, or set COPAL_CACHE to another disk"
+        )
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:

@@ -51,7 +51,7 @@ def download(name: str, revision: str | None, report: Report) -> tuple[Path, str
     shape_from_config(read_json(Path(config)), name)  # refuse before gigabytes are fetched
     total = sum(sizes[file] for file in files)
     _check_space(name, total, cache)
-    folder = _in_words(name, _fetch, name, revision, files, total, report)
+    folder = _fetch(name, revision, files, total, report)
     return Path(folder), str(info.sha)
 
 
@@ -85,9 +85,7 @@ def _ask(name: str, revision: str | None) -> Any:
             f"'{name}' asks for its licence to be accepted; accept it on the hub, and set HF_TOKEN to your token"
         ) from None
     except RevisionNotFoundError:
-        raise CheckpointError(
-            f"'{name}' has no revision '{revision}'; leave it out, or give a branch or commit"
-        ) from None
+        raise CheckpointError(f"'{name}' has no revision '{revision}'; give a branch or commit") from None
     except RepositoryNotFoundError:
         raise CheckpointError(_unknown(name)) from None
     except HfHubHTTPError as error:
@@ -158,12 +156,17 @@ def _in_words(name: str, call: Any, *values: Any, **options: Any) -> Any:
 
 
 def _fetch(name: str, revision: str | None, files: list[str], total: int, report: Report) -> str:
-    """snapshot_download in a thread of its own, so that `report` is called from the caller's."""
+    """snapshot_download in a thread of its own, so that `report` is called from the caller's.
+
+    What `report` raises ends the download and reaches the caller as it is.
+    """
     from huggingface_hub import snapshot_download
 
     counter = _Counter()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub")
     future: Future[str] = pool.submit(
+        _in_words,
+        name,
         snapshot_download,
         name,
         revision=revision,
