@@ -1,9 +1,62 @@
-"""Text domains: built-in, from a file, or from the hub."""
+"""Text domains: built-in, from a file, or from the hub. `find` turns a specification into one of them."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
 from copal_core.domains.base import Document, Domain, DomainInfo
 from copal_core.domains.builtin import BUILTINS
+from copal_core.domains.files import FileDomain
+from copal_core.domains.hub import PRESETS, HubDomain
+from copal_core.domains.readers import READERS
 from copal_core.domains.sample import Sample
+from copal_core.errors import DomainError
 
-__all__ = ["BUILTINS", "Document", "Domain", "DomainInfo", "Sample"]
+__all__ = ["BUILTINS", "Document", "Domain", "DomainInfo", "Sample", "builtins", "find", "find_all", "hub_presets"]
+
+
+def find(spec: str) -> Domain:
+    """The domain of a specification, without reading its text.
+
+    "python-code", "notes.txt", "data.csv#column", "hub:wikitext-2", "hub:owner/name[:config][#column]".
+    Raises DomainError when it is none of these, or the file does not exist.
+    """
+    spec = spec.strip()
+    if spec in BUILTINS.names():
+        return BUILTINS.get(spec)()
+    if spec.startswith("hub:"):
+        return HubDomain(spec)
+    if spec and (Path(spec.partition("#")[0]).suffix or "/" in spec or Path(spec).exists()):
+        return FileDomain(spec)
+    near = difflib.get_close_matches(spec, BUILTINS.names(), n=1)
+    raise DomainError(
+        f"domain '{spec}' is not known; built-in: {', '.join(BUILTINS.names())}; "
+        f"or a file ({', '.join(READERS)}), or hub:NAME" + (f"; did you mean '{near[0]}'?" if near else "")
+    )
+
+
+def find_all(specs: Sequence[str]) -> list[Domain]:
+    """The domains in order, each with a name of its own: equal names get a number. Raises as `find` does."""
+    domains = [find(spec) for spec in specs]
+    names: set[str] = set()
+    for domain in domains:
+        name, number = domain.name, 1
+        while name in names:
+            number += 1
+            name = f"{domain.name} ({number})"
+        if number > 1:
+            domain.name = name
+        names.add(name)
+    return domains
+
+
+def builtins() -> list[DomainInfo]:
+    """The built-in domains, whether available or not."""
+    return [BUILTINS.get(name).info() for name in BUILTINS.names()]
+
+
+def hub_presets() -> dict[str, str]:
+    """Specification and label of the papers' own data sets."""
+    return {f"hub:{name}": source.label for name, source in PRESETS.items()}
