@@ -71,9 +71,15 @@ class Checkpoint:
 
     def open(self, device: str = "auto", dtype: str = "auto") -> Backbone:
         """Load the model's parts for a blockwise pass. Raises CheckpointError."""
+        import torch
+
         from copal_core.checkpoints.backbone import Backbone
 
         found, chosen, _ = devices.choose(device, dtype)
+        if found.startswith("cuda") and not torch.cuda.is_available():
+            raise CheckpointError(
+                f"torch {torch.__version__} cannot use the GPU of this machine; update its driver, or choose cpu"
+            )
         return Backbone(self.folder, found, chosen)
 
 

@@ -95,6 +95,10 @@ def _read(path: Path) -> _Source:
         raise CheckpointError(
             f"'{path}' is {kind}, not a LLaMA architecture; use a LLaMA or Mistral GGUF file"
         )
+    if "split.count" in fields and int(fields["split.count"].contents()) > 1:
+        raise CheckpointError(
+            f"'{path}' is one part of a split GGUF file; merge the parts with llama-gguf-split"
+        )
     tensors, factors = {}, None
     for tensor in reader.tensors:
         if tensor.name == _ROPE_FACTORS:

@@ -115,7 +115,11 @@ def _indexed(index: Path) -> dict[str, TensorHeader]:
     shards = sorted(set(places.values()))
     tensors: dict[str, TensorHeader] = {}
     for number, shard in enumerate(shards, start=1):
-        path = index.parent / Path(shard).name  # a shard lies beside its index, wherever the entry points
+        path = index.parent / shard
+        if Path(shard).name != shard:
+            raise CheckpointError(
+                f"'{index}' places a shard outside its folder ('{shard}'); put all shards beside it"
+            )
         if not path.is_file():
             raise CheckpointError(
                 f"'{path}' is missing: shard {number} of {len(shards)} that {INDEX} lists; copy or download it"

@@ -193,6 +193,8 @@ def test_other_architectures_are_refused_by_name(make_model: ModelFactory, write
         locate(str(write_gguf(make_model(), architecture="gpt2")))
     with pytest.raises(CheckpointError, match="mixture of experts"):
         locate(str(write_gguf(make_model(), metadata={"llama.expert_count": 8.0})))
+    with pytest.raises(CheckpointError, match="one part of a split"):
+        locate(str(write_gguf(make_model(), metadata={"split.count": 2.0})))
     extra = {"blk.0.attn_sinks.weight": np.ones(4, np.float32)}
     with pytest.raises(CheckpointError, match=r"blk\.0\.attn_sinks"):
         locate(str(write_gguf(make_model(), tensors=extra)))

@@ -155,6 +155,12 @@ def test_index_and_shards_disagree(make_model: ModelFactory) -> None:
     assert "model.layers.7.extra" in refusal(folder)
 
 
+def test_a_shard_outside_the_folder(model_folder: Path) -> None:
+    index = {"weight_map": {"model.norm.weight": "../other/model.safetensors"}}
+    (model_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "outside its folder" in refusal(model_folder)
+
+
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "nonsense"])
 def test_damaged_index(model_folder: Path, content: str) -> None:
     (model_folder / "model.safetensors.index.json").write_text(content)

@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
         if parts[0] == "api":
             return self._api(name, parts[4:], files, body)
-        revision, file = parts[3], "/".join(parts[4:])
+        file = "/".join(parts[4:])
         if file not in files:
             return self._send(404, b"", body, {"X-Error-Code": "EntryNotFound"})
         if body:
