@@ -61,8 +61,7 @@ class Domain(ABC):
 
         Raises DomainError when the source cannot be read.
         """
-        del seed, characters
-        report(f"reading {self.label}", 0, 0)
+        del seed, characters, report
         return Pool(list(self.documents()))
 
     def sample(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from copal_core.domains.base import Document, Pool, Report
 from copal_core.domains.columns import choose_column
-from copal_core.domains.decoding import decode
+from copal_core.domains.decoding import decode, whole_characters
 from copal_core.domains.regions import WHOLE, regions
 from copal_core.errors import DomainError
 
@@ -69,17 +68,17 @@ def read_csv(path: Path, column: str | None, seed: int, characters: int, report:
     A large file is read from its beginning until there is enough: rows may span lines, so no other
     place is safe to start at.
     """
+    del seed
+    report(f"reading {path.name}", 0, 1)
     import pandas as pd
 
-    del seed
     with path.open("rb") as file:
-        head = decode(file.read(2**16).rpartition(b"\n")[0] or path.read_bytes()[: 2**16], path.name)
-    separator = _separator(head)
-    options = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+        head = decode(whole_characters(file.read(2**16)), path.name)
+    options = {"sep": _separator(head), "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     documents: list[Document] = []
     held, limit = 0, max(WHOLE, _SLACK * characters)
     try:
-        first = pd.read_csv(io.StringIO(head), nrows=20, on_bad_lines="skip", **options)
+        first = pd.read_csv(path, nrows=20, **options)
         texts = [name for name in first.columns if not _numeric(first[name])]
         chosen = choose_column(path.name, list(first.columns), column, texts)
         with pd.read_csv(path, chunksize=2_000, usecols=[chosen], **options) as rows:
@@ -99,6 +98,7 @@ def read_csv(path: Path, column: str | None, seed: int, characters: int, report:
 
 def read_parquet(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
     """A .parquet file: one document a row; row groups in a seeded order until there is enough."""
+    report(f"reading {path.name}", 0, 1)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -29,6 +29,7 @@ def draw(
     """The sample of `domain`; see Domain.sample. The same arguments give the same windows."""
     wanted = {"calibration": calibration, "evaluation": evaluation}
     targets = {side: _target(windows) for side, windows in wanted.items()}
+    report(f"reading {domain.label}", 0, 1)
     pool = domain.pool(seed, sum(targets.values()) * _CHARACTERS_PER_TOKEN, report)
     documents = [document for document in pool.documents if document.text.strip()]
     if not documents:
