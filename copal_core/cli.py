@@ -47,12 +47,13 @@ def _checkpoints(options: argparse.Namespace) -> None:
 
 
 def _domains(options: argparse.Namespace) -> None:
-    from copal_core.domains import builtins, presets
+    from copal_core.domains import builtins, hub_presets
 
     rows = [
         {"name": d.name, "label": d.label, "description": d.description, "available": d.available, "why_not": d.why_not}
-        for d in [*builtins(), *presets()]
+        for d in builtins()
     ]
+    rows += [{"name": name, "label": label} for name, label in hub_presets().items()]
     _print_rows(rows, options.json)
 
 

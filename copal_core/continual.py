@@ -27,6 +27,7 @@ from copal_core.statistics.accumulators import BlockStatistics
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store import RunStore
 from copal_core.strategies._base import Strategy
+from copal_core.threads import one_thread
 from copal_core.variants import arrays_of, dense_weights, pruned_weights, updated_values
 
 
@@ -100,7 +101,7 @@ class Step:
         if states is not None and self._propagates_pruned:
             with self._timed("propagate"), swapped(block, pruned.weights):
                 states.advance(block)
-        with self._timed("record"):
+        with self._timed("record"), one_thread():
             newest = mean_scores(self.criterion, base, found[-1]) if used is not found[-1] else None
             self._save(index, pruned, used)
             recorder = BlockRecorder(self.store, self.backbone.config, str(self.method), self.step, index)

@@ -41,7 +41,7 @@ def no_change(index: int, block: nn.Module) -> Weights:
     return {}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def token_losses(
     backbone: Backbone,
     sets: Sequence[Tensor],

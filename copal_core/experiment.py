@@ -64,7 +64,7 @@ class _Experiment:
     def compute(self) -> None:
         config = self.store.config
         # unknown methods are refused before anything is computed
-        self._parts = {m: (build_criterion(m.name, m.options), STRATEGIES.get(m.strategy)()) for m in config.methods}
+        self._parts = {str(m): (build_criterion(m.name, m.options), STRATEGIES.get(m.strategy)()) for m in config.methods}
         self._meter = Meter(total_cost(config))
         self._progress(phase="opening the checkpoint", force=True)
         backbone = self._open()
@@ -130,7 +130,7 @@ class _Experiment:
         cost = step_cost(self.store.config, method, step)[0] / backbone.depth
         finished = self.store.finished_blocks(str(method), step)
         self._meter.skip(cost * finished)
-        criterion, strategy = self._parts[method]
+        criterion, strategy = self._parts[str(method)]
 
         def visit(block: int) -> None:
             self._meter.add(cost)

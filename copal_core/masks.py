@@ -58,13 +58,22 @@ def select_rows(scores: Tensor, count: int) -> Selection:
         return Selection(torch.ones_like(scores, dtype=torch.bool), scores.new_full((scores.shape[0],), -torch.inf))
     thresholds = _kth_smallest(scores, count)  # (rows,)
     kept = scores > thresholds[:, None]
-    surplus = scores.shape[1] - count - kept.sum(dim=1)  # (rows,) equal scores at the threshold to give back
+    surplus = scores.shape[1] - count - _count(kept)  # (rows,) equal scores at the threshold to give back
     tied = surplus.nonzero().squeeze(1)
     if tied.numel():
         equal = scores[tied] == thresholds[tied, None]  # (tied rows, columns)
         from_the_right = equal.flip(1).cumsum(1).flip(1)  # the highest indices stay
         kept[tied] |= equal & (from_the_right <= surplus[tied, None])
     return Selection(kept, thresholds)
+
+
+def _count(kept: Tensor) -> Tensor:
+    """(rows,) how many are True; torch adds booleans slowly on a CPU."""
+    if kept.device.type == "cpu":
+        import numpy as np
+
+        return torch.from_numpy(np.count_nonzero(kept.numpy(), axis=1))
+    return kept.sum(dim=1)
 
 
 def _kth_smallest(scores: Tensor, count: int) -> Tensor:

@@ -17,7 +17,8 @@ from copal_core.records import LayerRecord, OverlapRecord, Record, WarningRecord
 from copal_core.store import RunStore
 
 BINS = 64
-_SAMPLE = 65_536  # scores from which the quantiles are read
+_SAMPLE = 16_384  # scores from which the quantiles are read
+_DECADES = 9.0  # width of the histogram at most
 _HEADED = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -147,10 +148,11 @@ def _quantiles(values: Tensor | None) -> tuple[float | None, float | None, float
     """5 %, 50 % and 95 %, from an evenly spaced sample of a large tensor."""
     if values is None:
         return (None, None, None)
-    flat = values.flatten()
-    ordered = flat[:: max(1, flat.numel() // _SAMPLE)].sort().values
-    picks = [float(ordered[round(share * (len(ordered) - 1))]) for share in (0.05, 0.5, 0.95)]
-    low, middle, high = (value if np.isfinite(value) else None for value in picks)
+    flat = _numpy(values.flatten())
+    sample = flat[:: max(1, flat.size // _SAMPLE)]
+    places = [round(share * (sample.size - 1)) for share in (0.05, 0.5, 0.95)]
+    ordered = np.partition(sample, places)
+    low, middle, high = (float(ordered[place]) if np.isfinite(ordered[place]) else None for place in places)
     return (low, middle, high)
 
 
@@ -164,24 +166,22 @@ def _by_head(values: Tensor, heads: int, axis: int) -> NDArray[Any]:
     return _numpy(mean.reshape(heads, -1).mean(dim=1)).astype(np.float32)
 
 
-def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
     """Counts (2, BINS) of kept and removed weights by log10 of the score, and the bin edges.
 
     Scores of zero have no logarithm: they are counted in the lowest bin.
     """
-    positive = scores[scores > 0]
-    if not positive.numel():
-        low, high = -1.0, 0.0
-    else:
-        smallest, largest = torch.aminmax(positive)
-        # far below the median lie few weights: the lowest bin takes them, and the picture keeps its width
-        high = float(largest.log10())
-        low = max(float(smallest.log10()), high - 9.0)
-        high = high if high > low else low + 1.0
-    logs = scores.log10().clamp_(low, high)
-    everything = torch.histc(logs, BINS, low, high)
-    removed = torch.histc(logs[~kept], BINS, low, high)
-    counts = torch.stack([everything - removed, removed]).round().long()
+    logs = scores.log10()  # -inf for zero
+    high = float(logs.max())
+    smallest = float(torch.where(scores > 0, logs, torch.inf).min())
+    if not np.isfinite(high):  # nothing but zeros
+        smallest, high = -1.0, 0.0
+    # far below the largest lie few weights: the lowest bin takes them, and the picture keeps its width
+    low = max(smallest, high - _DECADES)
+    high = high if high > low else low + 1.0
+    bins = logs.clamp_(low, high).sub_(low).mul_(BINS / (high - low)).clamp_(max=BINS - 1).long()
+    bins += (~kept).long() * BINS
+    counts = torch.bincount(bins.flatten(), minlength=2 * BINS).reshape(2, BINS)
     return _numpy(counts), np.linspace(low, high, BINS + 1, dtype=np.float32)
 
 

@@ -43,7 +43,7 @@ class Backbone:
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.config = AutoConfig.from_pretrained(folder)
-        self.config.torch_dtype = self.dtype
+        self.config.dtype = self.dtype
         self.depth: int = self.config.num_hidden_layers
         self._files = WeightFiles(folder)
         self._keep = keep_blocks

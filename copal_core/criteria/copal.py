@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -65,12 +64,10 @@ class AutogradCoupling(AbsoluteCoupling):
             _, by_input = jvp(lambda v: F.linear(v, w), (x,), (self.epsilon * x,))
             return (by_weight + by_input).square().sum()
 
-        with torch.inference_mode(False):
-            w = w.clone()
-            per_token = vmap(grad(loss), in_dims=(None, 0))
-            for chunk in inputs.float().split(_TOKENS_AT_ONCE):
-                gradient = per_token(self.epsilon * w, chunk.clone())  # (tokens, out, in)
-                total += gradient.abs().sum(dim=0) / (4 * self.epsilon)
+        per_token = vmap(grad(loss), in_dims=(None, 0))
+        for chunk in inputs.float().split(_TOKENS_AT_ONCE):
+            gradient = per_token(self.epsilon * w, chunk)  # (tokens, out, in)
+            total += gradient.abs().sum(dim=0) / (4 * self.epsilon)
 
 
 @CRITERIA.register("copal")

@@ -19,6 +19,7 @@ from copal_core.criteria._base import Criterion, Pruned
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.masks import removed_count, select, select_rows
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.threads import one_thread
 
 _INNER = 32  # columns updated one by one before the rest of their block is, in one product
 
@@ -60,7 +61,8 @@ class SparseGPT(Criterion):
             stop = min(start + width, w.shape[0])
             columns = slice(start, stop)
             chosen = _Chooser(structure, sections, start, w.shape[0])
-            errors = _sweep(w[columns], factor[columns, columns], kept[columns], scores[columns], chosen)
+            with one_thread():
+                errors = _sweep(w[columns], factor[columns, columns], kept[columns], scores[columns], chosen)
             w[stop:].addmm_(factor[columns, stop:].T, errors, alpha=-1)
             thresholds += [] if chosen.thresholds is None else [chosen.thresholds]
         highest = torch.stack(thresholds).amax(dim=0) if thresholds else None

@@ -36,14 +36,14 @@ class HiddenStates:
             batches = windows.split(max(1, per_batch // length))
             self.sets.append([backbone.embed(batch) for batch in batches])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def advance(self, block: nn.Module) -> None:
         """Replace the hidden states by the block's outputs."""
         for batches in self.sets:
             for index, hidden in enumerate(batches):
                 batches[index] = self._forward(block, hidden)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def calibrate(self, block: nn.Module, statistics: Sequence[Statistic], advance: bool) -> list[BlockStatistics]:
         """Statistics of `block`, one for each set of windows.
 
