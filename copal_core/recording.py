@@ -74,11 +74,13 @@ def maps(layer: PrunedLayer, side: int, heads: int) -> dict[str, NDArray[Any]]:
     score_tile, kept_tile = _pool(layer.scores, side), _pool(kept, side)
     counts, edges = _histogram(layer.scores, layer.kept)
     arrays: dict[str, NDArray[Any]] = {
-        "score": _numpy(score_tile).astype(np.float32),
-        "kept": _numpy(kept_tile).astype(np.float16),
+        # scores span decades and are drawn on a logarithmic scale: half precision of the logarithm is a
+        # relative error below 1 %, where half precision of the score itself would underflow
+        "log_score": np.log10(np.maximum(_numpy(score_tile), 1e-30)).astype(np.float16),
+        "kept": _as_bytes(_numpy(kept_tile)),
         "histogram": counts,
-        "edges": edges,
-        "row_kept": _numpy(F.adaptive_avg_pool1d(kept.mean(dim=1)[None], min(side, kept.shape[0]))[0]).astype(np.float16),
+        "range": edges,
+        "row_kept": _as_bytes(_numpy(F.adaptive_avg_pool1d(kept.mean(dim=1)[None], min(side, kept.shape[0]))[0])),
     }
     if layer.projection in _HEADED and heads:
         # o_proj reads the heads, the others write them
@@ -167,7 +169,7 @@ def _by_head(values: Tensor, heads: int, axis: int) -> NDArray[Any]:
 
 
 def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Counts (2, BINS) of kept and removed weights by log10 of the score, and the bin edges.
+    """Counts (2, BINS) of kept and removed weights by log10 of the score, and the range of the bins.
 
     Scores of zero have no logarithm: they are counted in the lowest bin.
     """
@@ -182,7 +184,12 @@ def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[Any], NDArray[Any]
     bins = logs.clamp_(low, high).sub_(low).mul_(BINS / (high - low)).clamp_(max=BINS - 1).long()
     bins += (~kept).long() * BINS
     counts = torch.bincount(bins.flatten(), minlength=2 * BINS).reshape(2, BINS)
-    return _numpy(counts), np.linspace(low, high, BINS + 1, dtype=np.float32)
+    return _numpy(counts).astype(np.uint32), np.array([low, high], dtype=np.float32)
+
+
+def _as_bytes(share: NDArray[Any]) -> NDArray[np.uint8]:
+    """A share 0..1 in steps of 1/255: enough for a picture."""
+    return np.round(share * 255).astype(np.uint8)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

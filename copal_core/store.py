@@ -280,10 +280,17 @@ class RunStore:
     def tiles(self, method: str, step: int, block: int, projection: str) -> dict[str, NDArray[Any]]:
         """Pooled maps of one layer: score, kept, histogram, edges, row_kept and, per head, two more."""
         path = self.block_path("maps", method, step, block)
-        names = [f"{projection}.{name}" for name in MAP_NAMES]
-        arrays, _ = files.read_arrays(path, names)
+        arrays, _ = files.read_arrays(path, [f"{projection}.{name}" for name in MAP_NAMES])
         tiles = {name.partition(".")[2]: array for name, array in arrays.items()}
-        return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in tiles.items()}
+        if "log_score" in tiles:
+            tiles["score"] = 10.0 ** tiles.pop("log_score").astype(np.float32)
+        if "range" in tiles:
+            bins = tiles["histogram"].shape[1]
+            tiles["edges"] = np.linspace(*tiles.pop("range"), bins + 1, dtype=np.float32)
+        for name in ("kept", "row_kept"):
+            if name in tiles:
+                tiles[name] = tiles[name].astype(np.float32) / 255
+        return tiles
 
     def save_windows(self, index: int, calibration: NDArray[np.int64], evaluation: NDArray[np.int64]) -> None:
         path = self.folder / "windows" / f"domain-{index:02d}.safetensors"
@@ -302,7 +309,8 @@ class RunStore:
         return result_of(self)
 
 
-MAP_NAMES = ("score", "kept", "histogram", "edges", "row_kept", "head_kept", "head_score")
+# as they are written; `RunStore.tiles` turns them back into plain numbers
+MAP_NAMES = ("log_score", "kept", "histogram", "range", "row_kept", "head_kept", "head_score")
 
 
 class Runs:
