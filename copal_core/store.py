@@ -289,7 +289,7 @@ class RunStore:
             tiles["edges"] = np.linspace(*tiles.pop("range"), bins + 1, dtype=np.float32)
         for name in ("kept", "row_kept"):
             if name in tiles:
-                tiles[name] = tiles[name].astype(np.float32) / 255
+                tiles[name] = tiles[name].astype(np.float32) / 200
         return tiles
 
     def save_windows(self, index: int, calibration: NDArray[np.int64], evaluation: NDArray[np.int64]) -> None:
