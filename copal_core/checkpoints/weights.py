@@ -54,7 +54,8 @@ def _file_of(folder: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     names: dict[str, str] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    single = folder / "model.safetensors"  # what transformers reads; other files may be copies of it
+    for path in [single] if single.is_file() else sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as tensors:
                 names.update(dict.fromkeys(tensors.keys(), path.name))
