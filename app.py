@@ -6,18 +6,31 @@ import streamlit as st
 
 from pages.components import links
 
-st.set_page_config("COPAL Explorer", layout="wide", initial_sidebar_state="auto")
+st.set_page_config("COPAL Explorer", page_icon="assets/icon.svg", layout="wide")
 links.restore()
 page = st.navigation(
     {
         "Set up": [
-            st.Page("pages/checkpoint.py", title="Checkpoint", url_path="checkpoint", icon=":material/deployed_code:", default=True),
+            st.Page(
+                "pages/checkpoint.py",
+                title="Checkpoint",
+                url_path="checkpoint",
+                icon=":material/deployed_code:",
+                default=True,
+            ),
             st.Page("pages/domains.py", title="Domains", url_path="domains", icon=":material/timeline:"),
             st.Page("pages/prune.py", title="Prune", url_path="prune", icon=":material/content_cut:"),
         ],
         "Look": [
-            st.Page("pages/sensitivity.py", title="Sensitivity", url_path="sensitivity", icon=":material/grid_on:"),
-            st.Page("pages/stasis.py", title="Stasis and forgetting", url_path="stasis", icon=":material/trending_up:"),
+            st.Page(
+                "pages/sensitivity.py", title="Sensitivity", url_path="sensitivity", icon=":material/grid_on:"
+            ),
+            st.Page(
+                "pages/stasis.py",
+                title="Stasis and forgetting",
+                url_path="stasis",
+                icon=":material/trending_up:",
+            ),
         ],
     }
 )

@@ -10,17 +10,21 @@ links.through_app(__file__)
 st.title("Stasis and forgetting")
 st.caption("What adding a domain costs the earlier ones, and how much of the mask still moves.")
 
-from pages.components import result_views, runs  # noqa: E402  (the title is shown before plotly is imported)
-
-store = runs.pick()
-if store is None:
-    st.stop()
+# imported after the title is on the screen, as plotly takes a moment
+from pages.components import result_views, runs  # noqa: E402
+from pages.components.text import errors_shown  # noqa: E402
 
 VIEWS = {
     "forgetting": ("Forgetting", result_views.forgetting),
     "stasis": ("Stasis", result_views.stasis),
     "overlap": ("Mask overlap", result_views.overlap),
 }
-view = links.choose("View", "view", list(VIEWS), show=lambda name: VIEWS[name][0], segments=True, hidden_label=True)
-VIEWS[view][1](store)
-runs.show_warnings(store)
+
+with errors_shown():
+    store = runs.pick()
+    if store is not None:
+        view = links.choose(
+            "View", "view", list(VIEWS), show=lambda name: VIEWS[name][0], segments=True, hidden_label=True
+        )
+        VIEWS[view][1](store)
+        runs.show_warnings(store)

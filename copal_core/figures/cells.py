@@ -45,7 +45,9 @@ def kept_map(tiles: Tiles, shape: tuple[int, int]) -> go.Figure:
     """Share of weights kept in each tile, always from 0 to 100 %."""
     kept = np.asarray(tiles["kept"], dtype=float)
     ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"]}
-    return _weight_map(kept, shape, (0.0, 1.0), ticks, np.vectorize(lambda share: f"{percent(share)} kept")(kept))
+    return _weight_map(
+        kept, shape, (0.0, 1.0), ticks, np.vectorize(lambda share: f"{percent(share)} kept")(kept)
+    )
 
 
 def _weight_map(
@@ -64,7 +66,9 @@ def _weight_map(
         colorbar={"tickmode": "array", **ticks},
     )
     made = figure(heatmap, height=380)
-    made.update_xaxes(title="input feature", fixedrange=True, range=[0, shape[1]], constrain="domain", nticks=6)
+    made.update_xaxes(
+        title="input feature", fixedrange=True, range=[0, shape[1]], constrain="domain", nticks=6
+    )
     made.update_yaxes(title="output neuron", fixedrange=True, range=[shape[0], 0], showgrid=False, nticks=6)
     return made
 
@@ -73,7 +77,12 @@ def histogram_table(tiles: Tiles) -> pd.DataFrame:
     """score_from, score_to, kept, pruned: weights of the layer in each bin of log10(score)."""
     edges, counts = np.asarray(tiles["edges"], dtype=float), np.asarray(tiles["histogram"])
     return pd.DataFrame(
-        {"score_from": 10.0 ** edges[:-1], "score_to": 10.0 ** edges[1:], "kept": counts[0], "pruned": counts[1]}
+        {
+            "score_from": 10.0 ** edges[:-1],
+            "score_to": 10.0 ** edges[1:],
+            "kept": counts[0],
+            "pruned": counts[1],
+        }
     )
 
 
@@ -88,16 +97,22 @@ def histogram_figure(table: pd.DataFrame, threshold: tuple[float, float, float] 
             width=widths,
             name=column,
             marker={"color": colour},
-            customdata=[f"{compact(a)} to {compact(b)}" for a, b in zip(table["score_from"], table["score_to"], strict=True)],
+            customdata=[
+                f"{compact(a)} to {compact(b)}"
+                for a, b in zip(table["score_from"], table["score_to"], strict=True)
+            ],
             hovertemplate=f"score %{{customdata}}<br>%{{y:.3s}} {column}<extra></extra>",
         )
         for column, colour in (("pruned", PRUNED_COLOUR), ("kept", KEPT_COLOUR))
     ]
-    made = figure(*traces, height=300, barmode="stack", bargap=0.04, showlegend=True)
+    made = figure(*traces, height=380, barmode="stack", bargap=0.04, showlegend=True)
     first, last = int(np.floor(low.min())), int(np.ceil(high.max()))
     ticks = list(range(first, last + 1, max(1, (last - first) // 6)))
     made.update_xaxes(
-        title="score (log scale)", tickvals=ticks, ticktext=[f"10{power(tick)}" for tick in ticks], fixedrange=True
+        title="score (log scale)",
+        tickvals=ticks,
+        ticktext=[f"10{power(tick)}" for tick in ticks],
+        fixedrange=True,
     )
     made.update_yaxes(title="weights", tickformat=".2s", fixedrange=True)
     made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 8})
@@ -111,11 +126,7 @@ def _mark_threshold(made: go.Figure, threshold: tuple[float, float, float] | Non
     low, middle, high = np.log10(threshold)
     if high > low:
         made.add_vrect(x0=low, x1=high, fillcolor="#D55E00", opacity=0.15, line_width=0, layer="below")
-    made.add_vline(
-        x=middle,
-        line={"color": "#D55E00", "width": 2},
-        annotation={"text": f"threshold {compact(threshold[1])}", "font": {"color": "#D55E00"}, "xanchor": "left"},
-    )
+    made.add_vline(x=middle, line={"color": "#D55E00", "width": 2})
 
 
 def rows_table(tiles: Tiles, rows: int) -> pd.DataFrame:

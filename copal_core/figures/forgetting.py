@@ -27,7 +27,7 @@ LOWER = "lower is better"
 def matrix_table(perplexity: pd.DataFrame, method: str, domains: Sequence[str]) -> pd.DataFrame:
     """One row a step (0 is the dense model), one column a domain; NaN where not computed yet."""
     matrix = perplexity_matrix(perplexity, method, list(domains))
-    steps = ["dense", *(f"after {index}. {name}" for index, name in enumerate(domains, start=1))]
+    steps = ["dense", *(f"step {index}" for index in range(1, len(domains) + 1))]
     return pd.DataFrame(matrix, columns=list(domains), index=pd.Index(steps, name="step"))
 
 
@@ -61,7 +61,10 @@ def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
     )
     made = figure(heatmap, height=90 + 40 * len(table))
     made.update_xaxes(
-        tickvals=list(range(table.shape[1])), ticktext=[label(name) for name in table.columns], fixedrange=True, side="top"
+        tickvals=list(range(table.shape[1])),
+        ticktext=[label(name) for name in table.columns],
+        fixedrange=True,
+        side="top",
     )
     made.update_yaxes(
         tickvals=list(range(len(table))), ticktext=[label(name) for name in table.index],
@@ -70,7 +73,9 @@ def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
     return made
 
 
-def curve_table(perplexity: pd.DataFrame, methods: Sequence[str], domains: Sequence[str], domain: str) -> pd.DataFrame:
+def curve_table(
+    perplexity: pd.DataFrame, methods: Sequence[str], domains: Sequence[str], domain: str
+) -> pd.DataFrame:
     """step, then one column a method: perplexity on `domain` after each step; step 0 is the dense model."""
     column = list(domains).index(domain)
     table = pd.DataFrame({"step": range(len(domains) + 1)})
@@ -86,7 +91,9 @@ def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
     """
     dense = table.iloc[0, 1] if table.shape[1] > 1 else np.nan
     made = figure(height=280)
-    made.add_vrect(x0=added - 0.08, x1=added + 0.08, fillcolor=DENSE_COLOUR, opacity=0.2, line_width=0, layer="below")
+    made.add_vrect(
+        x0=added - 0.08, x1=added + 0.08, fillcolor=DENSE_COLOUR, opacity=0.2, line_width=0, layer="below"
+    )
     if np.isfinite(dense):
         made.add_hline(y=dense, line={"color": DENSE_COLOUR, "width": 2, "dash": "longdash"})
     for method in table.columns[1:]:
@@ -102,7 +109,9 @@ def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
     values = values[np.isfinite(values)]
     spread = len(values) and values.min() > 0 and values.max() / values.min() > 8
     made.update_xaxes(title="step", dtick=1, range=[0.8, len(table) - 0.8], fixedrange=True)
-    made.update_yaxes(title="perplexity", type="log" if spread else "linear", tickformat="~s", nticks=6, fixedrange=True)
+    made.update_yaxes(
+        title="perplexity", type="log" if spread else "linear", tickformat="~s", nticks=6, fixedrange=True
+    )
     if spread:
         made.update_yaxes(dtick="D2" if values.max() / values.min() < 100 else 1)
     return made
@@ -154,9 +163,14 @@ def _bars(summary: pd.DataFrame, column: str, title: str, line: float, text: obj
         hovertemplate="%{y}<br>%{text}<extra></extra>",
     )
     made = figure(bars, height=70 + 34 * max(1, len(ordered)), bargap=0.35)
-    low, high = min(0.0, float(values.min() if len(values) else 0)), max(0.0, float(values.max() if len(values) else 1))
+    low, high = (
+        min(0.0, float(values.min() if len(values) else 0)),
+        max(0.0, float(values.max() if len(values) else 1)),
+    )
     pad = 0.18 * ((high - low) or 1)
-    made.update_xaxes(title=title, fixedrange=True, range=[low - (pad if low < 0 else 0), high + pad], showgrid=True)
+    made.update_xaxes(
+        title=title, fixedrange=True, range=[low - (pad if low < 0 else 0), high + pad], showgrid=True
+    )
     made.update_yaxes(fixedrange=True, showgrid=False)
     if np.isfinite(line):
         made.add_vline(x=line, line={"color": DENSE_COLOUR, "width": 2, "dash": "longdash"})

@@ -39,7 +39,9 @@ METRICS = {
         "Mean score, this domain alone",
         "Mean importance score of the layer's weights if only the domain of this step counted.",
     ),
-    "kept": Metric("kept", "Share kept", "Share of the layer's weights that the mask keeps.", logarithmic=False),
+    "kept": Metric(
+        "kept", "Share kept", "Share of the layer's weights that the mask keeps.", logarithmic=False
+    ),
     "threshold": Metric(
         "threshold_p50",
         "Pruning threshold",
@@ -75,7 +77,13 @@ def difference_table(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> 
     else:
         value = b - a
     return pd.DataFrame(
-        {"block": joined["block"], "projection": joined["projection"], "first": a, "second": b, "value": value}
+        {
+            "block": joined["block"],
+            "projection": joined["projection"],
+            "first": a,
+            "second": b,
+            "value": value,
+        }
     )
 
 
@@ -132,7 +140,13 @@ def cell_of(point: dict[str, object]) -> tuple[int, str] | None:
 
 
 def _map(
-    z: np.ndarray, shown: pd.DataFrame, blocks: int, colours: Range, scale: object, ticks: dict, marked: object
+    z: np.ndarray,
+    shown: pd.DataFrame,
+    blocks: int,
+    colours: Range,
+    scale: object,
+    ticks: dict,
+    marked: object,
 ) -> go.Figure:
     heatmap = go.Heatmap(
         z=z,  # (projections, blocks)
@@ -157,10 +171,14 @@ def _map(
         customdata=shown["text"],
         hovertemplate="block %{x} · %{y}<br>%{customdata}<extra></extra>",
     )
-    made = figure(heatmap, cells, height=300, hovermode="closest", clickmode="event+select")
+    made = figure(heatmap, cells, height=300, hovermode="closest", hoverdistance=-1, clickmode="event+select")
     made.update_xaxes(title="decoder block", fixedrange=True, range=[-0.5, blocks - 0.5], nticks=12)
     made.update_yaxes(
-        fixedrange=True, showgrid=False, categoryorder="array", categoryarray=list(PROJECTIONS), autorange="reversed"
+        fixedrange=True,
+        showgrid=False,
+        categoryorder="array",
+        categoryarray=list(PROJECTIONS),
+        autorange="reversed",
     )
     if isinstance(marked, tuple):
         row = PROJECTIONS.index(marked[1])

@@ -54,14 +54,14 @@ def count(value: float | None) -> str:
     """A count with k, M or B: 134.5 M."""
     if is_missing(value):
         return MISSING
-    return _scaled(float(value or 0), _COUNTS, f"{int(value or 0)}")
+    return _scaled(float(value or 0), _COUNTS, f"{int(value or 0)}", 1000)
 
 
 def size(value: float | None) -> str:
     """Bytes with a binary unit: 513 MiB."""
     if is_missing(value):
         return MISSING
-    return _scaled(float(value or 0), _BYTES, f"{int(value or 0)} B")
+    return _scaled(float(value or 0), _BYTES, f"{int(value or 0)} B", 100)
 
 
 def duration(seconds: float | None) -> str:
@@ -76,9 +76,10 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _scaled(value: float, units: tuple[tuple[float, str], ...], plain: str) -> str:
+def _scaled(value: float, units: tuple[tuple[float, str], ...], plain: str, largest: float) -> str:
     for unit, name in units:
         if abs(value) >= unit:
             scaled = value / unit
-            return f"{scaled:.{1 if scaled < 1000 and scaled % 1 >= 0.05 else 0}f} {name}"
+            decimals = 0 if scaled >= largest or scaled % 1 < 0.05 else 1
+            return f"{scaled:.{decimals}f} {name}"
     return plain

@@ -11,7 +11,14 @@ from copal_core.figures.numbers import count, percent
 from copal_core.figures.template import DENSE_COLOUR, figure
 
 PRUNABLE = ("attention", "mlp")
-_COLOURS = {"attention": "#0072B2", "mlp": "#56B4E9", "embedding": "#A6A6A6", "head": "#7A7A7A", "norms": "#5C5C5C"}
+_NAMES = {"mlp": "MLP", "embedding": "embeddings", "head": "output head"}
+_COLOURS = {
+    "attention": "#0072B2",
+    "mlp": "#56B4E9",
+    "embedding": "#A6A6A6",
+    "head": "#7A7A7A",
+    "norms": "#5C5C5C",
+}
 
 
 def parameter_table(parameters: Mapping[str, int]) -> pd.DataFrame:
@@ -29,14 +36,17 @@ def parameter_figure(table: pd.DataFrame) -> go.Figure:
             x=[row.parameters],
             y=[""],
             orientation="h",
-            name=row.part,
+            name=_NAMES.get(row.part, row.part),
             marker={"color": _COLOURS.get(row.part, DENSE_COLOUR)},
             text=[percent(row.share, 0)] if row.share > 0.08 else None,
             textposition="inside",
+            textfont={"color": "#FFFFFF" if row.part == "attention" else "#1A1A1A"},
             insidetextanchor="middle",
             hovertemplate=f"{row.part}: {count(row.parameters)} ({percent(row.share)})<extra></extra>",
         )
-    made.update_xaxes(visible=False, fixedrange=True)
+    made.update_xaxes(visible=False, fixedrange=True, range=[0, max(1, int(table["parameters"].sum()))])
     made.update_yaxes(visible=False, fixedrange=True)
-    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
+    made.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+    )
     return made

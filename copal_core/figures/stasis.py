@@ -52,7 +52,10 @@ def step_figure(table: pd.DataFrame) -> go.Figure:
     _reference_lines(made, float(table["expected"].mean()) if len(table) else None)
     steps = sorted(set(table["step"]))
     made.update_xaxes(
-        title="step", tickvals=steps, range=[min(steps) - 0.4, max(steps) + 0.4] if steps else None, fixedrange=True
+        title="step",
+        tickvals=steps,
+        range=[min(steps) - 0.4, max(steps) + 0.4] if steps else None,
+        fixedrange=True,
     )
     return made
 
@@ -158,14 +161,18 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
     return made
 
 
-def overlap_table(overlaps: pd.DataFrame, methods: Sequence[str], step: int, projection: str = "") -> pd.DataFrame:
+def overlap_table(
+    overlaps: pd.DataFrame, methods: Sequence[str], step: int, projection: str = ""
+) -> pd.DataFrame:
     """A square table of mask Jaccard (pruned weights in both over in either) between methods."""
     chosen = overlaps[overlaps["step"] == step]
     if projection:
         chosen = chosen[chosen["projection"] == projection]
     total = chosen.groupby(["method_a", "method_b"])[["both_pruned", "either_pruned"]].sum()
     table = pd.DataFrame(np.nan, index=pd.Index(list(methods), name="method"), columns=list(methods))
-    for (first, second), both, either in zip(total.index, total["both_pruned"], total["either_pruned"], strict=True):
+    for (first, second), both, either in zip(
+        total.index, total["both_pruned"], total["either_pruned"], strict=True
+    ):
         if first in table.index and second in table.index:
             value = metrics.jaccard(float(both), float(either))
             table.loc[first, second] = table.loc[second, first] = np.nan if value is None else value

@@ -29,6 +29,7 @@ DIVERGING = [[0.0, "#2166AC"], [0.25, "#92C5DE"], [0.5, "#F4F2EE"], [0.75, "#F4A
 CLEAR = "rgba(0,0,0,0)"
 GRID = "rgba(128,128,128,0.22)"
 LINE = "rgba(128,128,128,0.45)"
+_MODEBAR = {"bgcolor": CLEAR, "color": "rgba(128,128,128,0.7)", "activecolor": "rgba(128,128,128,1)"}
 
 
 def _template() -> go.layout.Template:
@@ -61,7 +62,7 @@ def figure(*traces: Any, height: int = 320, **layout: Any) -> go.Figure:
     made = go.Figure(data=list(traces))
     # explicit, not only in the template: a host page may lay its own template's background over ours
     made.update_layout(template=NAME, height=height, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, dragmode=False)
-    made.update_layout(margin={"l": 0, "r": 8, "t": 12, "b": 0}, showlegend=False)
+    made.update_layout(margin={"l": 0, "r": 8, "t": 12, "b": 0}, showlegend=False, modebar=_MODEBAR)
     made.update_layout(**layout)
     return made
 

@@ -16,7 +16,14 @@ _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
 }
-_STROKES = {"solid": "", "dash": "9 5", "dot": "2 4", "longdash": "13 5", "dashdot": "9 4 2 4", "longdashdot": "13 4 2 4"}
+_STROKES = {
+    "solid": "",
+    "dash": "9 5",
+    "dot": "2 4",
+    "longdash": "13 5",
+    "dashdot": "9 4 2 4",
+    "longdashdot": "13 4 2 4",
+}
 
 
 def title(text: str, help: str | None = None) -> None:
@@ -48,7 +55,9 @@ def show_selectable(
 def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
     """The numbers of a figure, folded away, with their CSV."""
     with st.expander("Table and download", type="compact", key=f"table-{name}"):
-        st.dataframe(table, hide_index=not index, key=f"data-{name}", height=min(280, 38 + 35 * max(1, len(table))))
+        st.dataframe(
+            table, hide_index=not index, key=f"data-{name}", height=min(280, 38 + 35 * max(1, len(table)))
+        )
         st.download_button(
             "Download CSV",
             lambda: table.to_csv(index=index),
@@ -65,7 +74,9 @@ def method_key(methods: list[str], dense: bool = True) -> None:
     with st.container(horizontal=True, gap="medium"):
         for method in [*methods, *(["dense"] if dense else [])]:
             name = "dense model" if method == "dense" else method
-            with st.container(horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False):
+            with st.container(
+                horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False
+            ):
                 st.image(_swatch(method), width=34, alt=f"line of {name}")
                 st.caption(plain(name), width="content")
 

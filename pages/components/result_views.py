@@ -21,7 +21,10 @@ def forgetting(store: RunStore) -> None:
     """Outcome, curves and matrices of perplexity."""
     perplexity, methods, domains = runs.table(store, "perplexity"), runs.methods_of(store), store.domains
     if not len(perplexity):
-        empty_state("No perplexity yet", "The dense model is measured first; it appears here once the run has done so.")
+        empty_state(
+            "No perplexity yet",
+            "The dense model is measured first; it appears here once the run has done so.",
+        )
         return
     summary = forgetting_figures.summary_table(perplexity, methods, domains)
     dense = forgetting_figures.dense_average(perplexity, domains)
@@ -36,7 +39,12 @@ def forgetting(store: RunStore) -> None:
             charts.title(f"{index + 1}. {plain(domain)}")
             table = forgetting_figures.curve_table(perplexity, methods, domains, domain)
             figure = forgetting_figures.curve_figure(table, added=index + 1)
-            charts.show(figure, table, f"curve-{index + 1}", f"Perplexity on domain {index + 1} after each step, by method")
+            charts.show(
+                figure,
+                table,
+                f"curve-{index + 1}",
+                f"Perplexity on domain {index + 1} after each step, by method",
+            )
     runs.stamp(store)
     _matrices(store, perplexity, methods)
 
@@ -45,7 +53,12 @@ def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
     best = summary.loc[summary["average"].idxmin()]
     st.markdown(_verdict(summary))
     with st.container(horizontal=True, gap="large"):
-        st.metric("Dense average", compact(dense), width="content", help="Mean perplexity of the unpruned model. Lower is better.")
+        st.metric(
+            "Dense average",
+            compact(dense),
+            width="content",
+            help="Mean perplexity of the unpruned model. Lower is better.",
+        )
         st.metric(
             "Lowest average",
             compact(best["average"]),
@@ -69,23 +82,37 @@ def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
             )
     left, right = st.columns(2)
     with left:
-        charts.title("Average perplexity after the last step (lower is better)", help="The dashed line is the dense model.")
+        charts.title(
+            "Average perplexity after the last step (lower is better)",
+            help="The dashed line is the dense model.",
+        )
         table = summary[["method", "average"]]
-        charts.show(forgetting_figures.average_figure(summary, dense), table, "average", "Average perplexity by method")
+        charts.show(
+            forgetting_figures.average_figure(summary, dense),
+            table,
+            "average",
+            "Average perplexity by method",
+        )
     with right:
         charts.title("Backward transfer (lower is better)", help=GLOSSARY["bwt"])
         if len(store.domains) < 2:
-            empty_state("Needs two domains", "With one domain nothing can be forgotten. Add another on **Domains**.")
+            empty_state(
+                "Needs two domains", "With one domain nothing can be forgotten. Add another on **Domains**."
+            )
         else:
             table = summary[["method", "backward_transfer", "largest_forgetting"]]
-            charts.show(forgetting_figures.transfer_figure(summary), table, "transfer", "Backward transfer by method")
+            charts.show(
+                forgetting_figures.transfer_figure(summary), table, "transfer", "Backward transfer by method"
+            )
     runs.stamp(store)
 
 
 def _verdict(summary: pd.DataFrame) -> str:
     """Where COPAL stands in this run, in words, whichever way it falls."""
     ranked = summary.sort_values("average")["method"].tolist()
-    copal = next((method for method in ranked if method.startswith("copal") and method.endswith(":accumulate")), None)
+    copal = next(
+        (method for method in ranked if method.startswith("copal") and method.endswith(":accumulate")), None
+    )
     if copal is None or len(ranked) < 2:
         return f"Lowest average perplexity in this run: **{plain(ranked[0])}**."
     values = summary.set_index("method")["average"]
@@ -100,8 +127,12 @@ def _verdict(summary: pd.DataFrame) -> str:
 
 def _matrices(store: RunStore, perplexity: pd.DataFrame, methods: list[str]) -> None:
     st.subheader("Perplexity matrix")
-    st.caption("Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale.")
-    tables = {method: forgetting_figures.matrix_table(perplexity, method, store.domains) for method in methods}
+    st.caption(
+        "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale."
+    )
+    tables = {
+        method: forgetting_figures.matrix_table(perplexity, method, store.domains) for method in methods
+    }
     colours = forgetting_figures.ratio_range(list(tables.values()))
     columns = st.columns(2)
     for index, (method, table) in enumerate(tables.items()):
@@ -118,11 +149,14 @@ def stasis(store: RunStore) -> None:
     table = stasis_figures.step_table(layers, methods)
     if not len(table):
         empty_state(
-            "No second step yet", "Stasis compares two steps: it appears once a run with two domains has finished both."
+            "No second step yet",
+            "Stasis compares two steps: it appears once a run with two domains has finished both.",
         )
         return
     charts.title("Stasis by step", help=GLOSSARY["stasis"])
-    st.caption("At 100 % the mask no longer moves; two masks chosen independently would meet at the sparsity.")
+    st.caption(
+        "At 100 % the mask no longer moves; two masks chosen independently would meet at the sparsity."
+    )
     charts.method_key(methods, dense=False)
     charts.show(stasis_figures.step_figure(table), table, "stasis", "Stasis after each step, by method")
     with st.container(border=True):
@@ -132,7 +166,11 @@ def stasis(store: RunStore) -> None:
         steps = sorted({int(step) for step in table[table["method"] == method]["step"]})
         with right:
             step = links.choose(
-                "After domain", "step", steps or [2], (steps or [2])[-1], show=lambda number: runs.step_name(store, number)
+                "After domain",
+                "step",
+                steps or [2],
+                (steps or [2])[-1],
+                show=lambda number: runs.step_name(store, number),
             )
     charts.title("Stasis by layer")
     by_layer = stasis_figures.layer_table(layers, method, step)
@@ -143,27 +181,41 @@ def stasis(store: RunStore) -> None:
         "Hover for shares."
     )
     flow = stasis_figures.flow_table(layers, method)
-    charts.show(stasis_figures.flow_figure(flow, store.domains), flow, "flow", "Flow of weights between kept and pruned")
+    charts.show(
+        stasis_figures.flow_figure(flow, store.domains),
+        flow,
+        "flow",
+        "Flow of weights between kept and pruned",
+    )
 
 
 def overlap(store: RunStore) -> None:
     """Mask overlap between methods."""
     overlaps, methods = runs.table(store, "overlaps"), runs.methods_of(store)
     if len(methods) < 2 or not len(overlaps):
-        empty_state("Nothing to compare yet", "Overlap needs a run with at least two methods that have finished a step.")
+        empty_state(
+            "Nothing to compare yet",
+            "Overlap needs a run with at least two methods that have finished a step.",
+        )
         return
     steps = sorted({int(step) for step in overlaps["step"]})
     with st.container(border=True):
         left, right = st.columns(2)
         with left:
-            step = links.choose("After domain", "step", steps, steps[-1], show=lambda number: runs.step_name(store, number))
+            step = links.choose(
+                "After domain", "step", steps, steps[-1], show=lambda number: runs.step_name(store, number)
+            )
         with right:
             options = ["all", *PROJECTIONS]
             projection = links.choose("Projection", "projection", options, "all")
     charts.title("Overlap of pruned weights between methods", help=GLOSSARY["jaccard"])
     removed = store.config.structure.removed
-    st.caption(f"Jaccard index: 1 is the same mask; two independent masks would have {expected_jaccard(removed):.2f}.")
+    st.caption(
+        f"Jaccard index: 1 is the same mask; two independent masks would have {expected_jaccard(removed):.2f}."
+    )
     table = stasis_figures.overlap_table(overlaps, methods, step, "" if projection == "all" else projection)
-    charts.show(stasis_figures.overlap_figure(table), table, "overlap", "Mask overlap between methods", index=True)
+    charts.show(
+        stasis_figures.overlap_figure(table), table, "overlap", "Mask overlap between methods", index=True
+    )
     if np.isnan(table.to_numpy(float)).any():
         st.caption("Empty cells: a method that has not finished this step.")

@@ -13,7 +13,13 @@ from copal_core.store import Runs, RunStore, RunSummary
 from pages.components import links
 from pages.components.text import empty_state, plain, show_error, show_problem
 
-_STATUS = {"done": "", "running": "running", "created": "starting", "failed": "failed", "cancelled": "cancelled"}
+_STATUS = {
+    "done": "",
+    "running": "running",
+    "created": "starting",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 
 
 def open_linked() -> RunStore | None:
@@ -57,7 +63,10 @@ def say_status(store: RunStore) -> None:
     """One line when the run is not simply finished, and what it warns of."""
     state = store.state()
     if state.status in ("created", "running"):
-        st.info("This run is still being computed. What is finished is shown; reload for more.", icon=":material/sync:")
+        st.info(
+            "This run is still being computed. What is finished is shown; reload for more.",
+            icon=":material/sync:",
+        )
     elif state.status != "done":
         why = f": {state.message}" if state.message else ""
         show_problem(f"This run is {state.status}{why}. What was finished is shown.")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import streamlit as st
+
+from copal_core.errors import CopalError
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~&])")
 
@@ -17,6 +21,15 @@ def plain(text: object) -> str:
 def show_error(error: Exception) -> None:
     """One red sentence."""
     st.error(plain(error), icon=":material/error:")
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show an error of the user's as a sentence; anything else is a defect and goes on."""
+    try:
+        yield
+    except CopalError as error:
+        show_error(error)
 
 
 def show_problem(text: str) -> None:

@@ -9,30 +9,42 @@ from pathlib import Path
 import copal_core
 
 GLOSSARY = {
-    "perplexity": "How surprised the model is by text it has not seen: exp of the mean loss per token, in nats. Lower is better.",
+    "perplexity": "How surprised the model is by unseen text: exp of the mean loss per token. Lower is better.",
     "calibration": "Windows of a domain's text that the method looks at to decide which weights matter.",
-    "evaluation": "Other windows of the same domain, on which perplexity is measured. They share no document with calibration.",
+    "evaluation": "Other windows of the domain, on which perplexity is measured. No document is in both.",
     "window": "A piece of text of a fixed number of tokens.",
     "criterion": "How a weight's importance is computed from the weight and the calibration text.",
     "strategy": "What the method remembers from one domain to the next.",
     "sparsity": "The share of weights that are removed (set to zero) in the decoder's linear layers.",
-    "structure": "Which weights may go together. Unstructured: any. N:M: exactly N of each M neighbouring inputs are kept.",
+    "structure": "Which weights may go. Unstructured: any. N:M: exactly N of each M neighbouring inputs are kept.",
     "group": "Weights are ranked within each row (one output neuron) or within the whole layer.",
-    "propagation": "Pruned: each block is calibrated on the outputs of the pruned blocks before it. Dense: on the dense model's.",
+    "propagation": "A block is calibrated on the outputs of the pruned blocks before it, or of the dense ones.",
     "seed": "Decides which windows are drawn. The same seed gives the same run.",
-    "bwt": "Backward transfer: how much the perplexity of earlier domains rose by the end. 0: nothing forgotten. Lower is better.",
+    "bwt": "Backward transfer: how much earlier domains' perplexity rose. 0: no forgetting. Lower is better.",
     "forgetting": "A domain's final perplexity minus its best one since the domain was added. Lower is better.",
-    "stasis": "Of the weights pruned now, the share that was already pruned one step before. 100 %: the mask no longer moves.",
+    "stasis": "Of the weights pruned now, the share that was pruned one step before. 100 %: the mask no longer moves.",
     "jaccard": "Pruned weights in both masks over pruned weights in either. 1: the same mask; 0: nothing in common.",
     "gqa": "Grouped-query attention: several query heads share one key and value head.",
     "dtype": "The number format of the weights while computing.",
 }
 
 _CRITERIA = {
-    "magnitude": ("Magnitude", "Keeps the largest weights; looks at no text at all. The baseline that everything should beat."),
-    "wanda": ("Wanda", "Weight size times how strongly its input is used on the calibration text (arXiv 2306.11695)."),
-    "sparsegpt": ("SparseGPT", "Removes what costs the layer's output least and updates the kept weights to make up (arXiv 2301.00774)."),
-    "copal": ("COPAL", "How sensitively the layer's output reacts to the weight, token by token (arXiv 2405.02347)."),
+    "magnitude": (
+        "Magnitude",
+        "Keeps the largest weights; looks at no text at all. The baseline that everything should beat.",
+    ),
+    "wanda": (
+        "Wanda",
+        "Weight size times how strongly its input is used on the calibration text (arXiv 2306.11695).",
+    ),
+    "sparsegpt": (
+        "SparseGPT",
+        "Removes what costs the layer's output least and updates the kept weights to make up (arXiv 2301.00774).",
+    ),
+    "copal": (
+        "COPAL",
+        "How sensitively the layer's output reacts to the weight, token by token (arXiv 2405.02347).",
+    ),
 }
 _STRATEGIES = {
     "accumulate": "Adds the new domain's statistics to a memory of all earlier ones; keeps no past text. COPAL's idea.",

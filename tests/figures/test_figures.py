@@ -18,7 +18,10 @@ METHODS = ["copal:accumulate", "wanda:restart"]
 
 
 def is_ours(figure: go.Figure) -> bool:
-    return figure.layout.template == pio.templates[template.NAME] and figure.layout.paper_bgcolor == template.CLEAR
+    return (
+        figure.layout.template == pio.templates[template.NAME]
+        and figure.layout.paper_bgcolor == template.CLEAR
+    )
 
 
 def test_colour_names_the_criterion_and_dash_the_strategy() -> None:
@@ -134,13 +137,17 @@ def test_summary_by_hand(perplexity: pd.DataFrame) -> None:
     assert summary["average"].tolist() == [30.5, 32.0]
     assert forgetting.dense_average(perplexity, DOMAINS) == 24.0
     bars = forgetting.transfer_figure(summary)
-    assert dict(zip(bars.data[0].y, bars.data[0].x, strict=True)) == dict(zip(METHODS, [1.0, 7.0], strict=True))
+    assert dict(zip(bars.data[0].y, bars.data[0].x, strict=True)) == dict(
+        zip(METHODS, [1.0, 7.0], strict=True)
+    )
     assert forgetting.average_figure(summary, 24.0).layout.shapes[0].x0 == 24.0
 
 
 def test_stasis_with_expected_value_and_ceiling(layers_frame: pd.DataFrame) -> None:
     table = stasis.step_table(layers_frame, METHODS)
-    assert dict(zip(table["method"], table["stasis"], strict=True)) == dict(zip(METHODS, [0.8, 0.5], strict=True))
+    assert dict(zip(table["method"], table["stasis"], strict=True)) == dict(
+        zip(METHODS, [0.8, 0.5], strict=True)
+    )
     assert table["expected"].tolist() == [0.5, 0.5]
     levels = {shape.y0 for shape in stasis.step_figure(table).layout.shapes}
     assert levels == {1.0, 0.5}

@@ -27,7 +27,7 @@ def test_signs_percentages_and_units() -> None:
     assert numbers.percent(None) == "–"
     assert numbers.count(134_515_008) == "134.5 M"
     assert numbers.count(576) == "576"
-    assert numbers.size(538_060_032) == "513.1 MiB"
+    assert numbers.size(538_060_032) == "513 MiB"
     assert [numbers.duration(s) for s in (0.2, 59, 200, 1500, 7500, None)] == [
         "0 s", "59 s", "3 min 20 s", "25 min", "2 h 5 min", "–",
     ]  # fmt: skip

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.records import LayerRecord, OverlapRecord, PerplexityRecord, Record, SecondsRecord, WarningRecord
+from copal_core.records import (
+    LayerRecord,
+    OverlapRecord,
+    PerplexityRecord,
+    Record,
+    SecondsRecord,
+    WarningRecord,
+)
 from copal_core.store import Runs, RunState, RunStore
 
 METHODS = ("copal:accumulate", "wanda:restart", "sparsegpt:sequential", "magnitude:joint")
@@ -21,7 +28,12 @@ DENSE = (8.0, 19.0, 38.0)
 
 
 def write_run(
-    root: Path, run_id: str = "synthetic-run", status: str = "done", blocks: int = 3, steps: int = 3, title: str = ""
+    root: Path,
+    run_id: str = "synthetic-run",
+    status: str = "done",
+    blocks: int = 3,
+    steps: int = 3,
+    title: str = "",
 ) -> RunStore:
     """steps: how many steps of each method are finished."""
     config = RunConfig(
@@ -32,8 +44,18 @@ def write_run(
     )
     store = Runs(root).create(config, title=title, run_id=run_id)
     store.describe(
-        checkpoint={"name": "tiny", "blocks": blocks, "dtype": "float32", "heads": 4, "kv_heads": 2, "projections": SHAPES},
-        domains=[{"spec": name, "name": name, "label": name, "content_hash": "0" * 64, "notes": []} for name in DOMAINS],
+        checkpoint={
+            "name": "tiny",
+            "blocks": blocks,
+            "dtype": "float32",
+            "heads": 4,
+            "kv_heads": 2,
+            "projections": SHAPES,
+        },
+        domains=[
+            {"spec": name, "name": name, "label": name, "content_hash": "0" * 64, "notes": []}
+            for name in DOMAINS
+        ],
     )
     random = np.random.default_rng(0)
     records: list[Record] = [_perplexity("dense", 0, index, DENSE[index]) for index in range(3)]
@@ -47,7 +69,11 @@ def write_run(
             records.append(SecondsRecord(method, step, -1, "evaluate", 1.5))
     records.append(WarningRecord(METHODS[2], 1, 0, "q_proj", "damping", "damping raised to 10 %"))
     store.add(records)
-    store.set_state(RunState(status=status, progress=1.0 if status == "done" else 0.4, method=METHODS[0], step=steps, block=1))
+    store.set_state(
+        RunState(
+            status=status, progress=1.0 if status == "done" else 0.4, method=METHODS[0], step=steps, block=1
+        )
+    )
     return store
 
 
@@ -61,7 +87,9 @@ def _block(store: RunStore, method: str, step: int, block: int, random: np.rando
     for projection, (rows, columns) in SHAPES.items():
         weights = rows * columns
         pruned, mean = weights // 2, float(10 ** (random.normal(0, 0.4) + 0.3 * block))
-        stay = int(pruned * {"copal": 0.95, "wanda": 0.8, "sparsegpt": 1.0, "magnitude": 1.0}[method.split(":")[0]])
+        stay = int(
+            pruned * {"copal": 0.95, "wanda": 0.8, "sparsegpt": 1.0, "magnitude": 1.0}[method.split(":")[0]]
+        )
         moved = None if step == 1 else pruned - stay
         records.append(
             LayerRecord(
@@ -74,7 +102,9 @@ def _block(store: RunStore, method: str, step: int, block: int, random: np.rando
             if other > method:
                 both = int(pruned * 0.7)
                 records.append(OverlapRecord(step, method, other, block, projection, both, 2 * pruned - both))
-        maps.update({f"{projection}.{name}": array for name, array in _tiles(projection, mean, random).items()})
+        maps.update(
+            {f"{projection}.{name}": array for name, array in _tiles(projection, mean, random).items()}
+        )
     store.save_arrays("maps", method, step, block, maps)
     return records
 
@@ -85,12 +115,13 @@ def _tiles(projection: str, mean: float, random: np.random.Generator) -> dict[st
     edges = np.linspace(np.log10(mean) - 3, np.log10(mean) + 1.5, 65).astype(np.float32)
     bell = (1000 * np.exp(-(((edges[:-1] - np.log10(mean * 0.6)) / 0.6) ** 2))).astype(np.int64)
     left = edges[:-1] < np.log10(mean * 0.6)
+    kept = np.clip(random.normal(0.5, 0.15, (rows, columns)), 0, 1)
     tiles = {
-        "score": score,
-        "kept": np.clip(random.normal(0.5, 0.15, (rows, columns)), 0, 1).astype(np.float32),
+        "log_score": np.log10(score).astype(np.float16),
+        "kept": np.rint(200 * kept).astype(np.uint8),
         "histogram": np.stack([np.where(left, 0, bell), np.where(left, bell, 0)]),
-        "edges": edges,
-        "row_kept": np.clip(random.normal(0.5, 0.03, rows), 0, 1).astype(np.float32),
+        "range": np.array([edges[0], edges[-1]], np.float32),
+        "row_kept": np.rint(200 * np.clip(random.normal(0.5, 0.03, rows), 0, 1)).astype(np.uint8),
     }
     if projection in HEADS:
         tiles["head_kept"] = np.full(HEADS[projection], 0.5, np.float32)

@@ -1,0 +1,148 @@
+"""The run that is being set up: what the pages Checkpoint, Domains and Prune fill in together."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import streamlit as st
+
+from copal_core.checkpoints import catalogue
+from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
+from copal_core.errors import InvalidValueError
+from pages.components import links
+
+_KEY = "draft"
+_DOMAINS = ("python-code", "python-manual", "shakespeare")
+PRESETS = {
+    "Quick": ("8x128", "8x128", "A first impression in the shortest time; figures are rough."),
+    "Standard": ("16x256", "12x256", "What this product's own figures use."),
+    "Paper": (
+        "128x2048",
+        "64x2048",
+        "The size of published experiments. Hours on a laptop; meant for a GPU.",
+    ),
+}
+CUSTOM = "Custom"
+
+
+def values() -> dict[str, Any]:
+    """The draft of this session, made with defaults at first."""
+    if _KEY not in st.session_state:
+        known = {one.name: one for one in catalogue()}
+        linked = links.read("checkpoint")
+        usable = [name for name, one in known.items() if one.available]
+        st.session_state[_KEY] = {
+            "checkpoint": linked if linked in usable else (usable[0] if usable else next(iter(known))),
+            "domains": list(_DOMAINS),
+            "strategies": {"copal": ["accumulate"], "wanda": ["restart"]},
+            "estimator": "closed-form",
+            "epsilon": 0.01,
+            "structure": "unstructured",
+            "sparsity": 50,
+            "group": "row",
+            "keep": 2,
+            "group_size": 4,
+            "preset": "Quick",
+            "propagate": "pruned",
+            "seed": 0,
+            "dtype": "auto",
+            "title": "",
+        }
+        take_preset("Quick")
+    return st.session_state[_KEY]
+
+
+def take_preset(name: str) -> None:
+    """Fill in the windows of a preset."""
+    if name in PRESETS:
+        set_windows(Windows.parse(PRESETS[name][0]), Windows.parse(PRESETS[name][1]))
+
+
+def set_windows(calibration: Windows, evaluation: Windows) -> None:
+    draft = st.session_state[_KEY]
+    draft["calibration_count"], draft["calibration_length"] = calibration.count, calibration.length
+    draft["evaluation_count"], draft["evaluation_length"] = evaluation.count, evaluation.length
+
+
+def widget(name: str, change: Any = None) -> dict[str, Any]:
+    """Arguments that tie a widget to a value of the draft, so that it survives a change of page.
+
+    change: called with the new value, after the draft has it.
+    """
+    key = f"draft-{name}"
+    st.session_state[key] = values()[name]
+
+    def follow() -> None:
+        values()[name] = st.session_state[key]
+        if change is not None:
+            change(st.session_state[key])
+
+    return {"key": key, "on_change": follow}
+
+
+def protocol() -> Protocol:
+    """Raises InvalidValueError when a field is missing or breaks a rule."""
+    draft = values()
+    numbers = ("calibration_count", "calibration_length", "evaluation_count", "evaluation_length", "seed")
+    for name in numbers:
+        if draft[name] is None:
+            raise InvalidValueError(f"{name.replace('_', ' ')} is empty; enter a whole number")
+    return Protocol(
+        calibration=Windows(count=draft["calibration_count"], length=draft["calibration_length"]),
+        evaluation=Windows(count=draft["evaluation_count"], length=draft["evaluation_length"]),
+        propagate=draft["propagate"],
+        seed=draft["seed"],
+        dtype=draft["dtype"],
+    )
+
+
+def methods() -> list[Method]:
+    """Every chosen criterion with every strategy chosen for it."""
+    draft = values()
+    options: dict[str, Any] = {}
+    if draft["estimator"] != "closed-form":
+        options = {"estimator": draft["estimator"], "epsilon": float(draft["epsilon"] or 0.01)}
+    return [
+        Method(name=name, strategy=strategy, options=options if name == "copal" else {})
+        for name, strategies in draft["strategies"].items()
+        for strategy in strategies
+    ]
+
+
+def structure() -> Structure:
+    draft = values()
+    if draft["structure"] == "n:m":
+        return Structure.parse(f"{draft['keep']}:{draft['group_size']}")
+    return Structure(sparsity=draft["sparsity"] / 100, group=draft["group"])
+
+
+def config() -> RunConfig:
+    """The configuration as filled in. Raises InvalidValueError, which says what is missing."""
+    draft = values()
+    if not draft["domains"]:
+        raise InvalidValueError("there is no domain; add at least one on the Domains page")
+    if not methods():
+        raise InvalidValueError("no method is chosen; choose at least one strategy for one criterion")
+    return RunConfig(
+        checkpoint=draft["checkpoint"],
+        domains=tuple(draft["domains"]),
+        methods=tuple(methods()),
+        structure=structure(),
+        protocol=protocol(),
+    )
+
+
+def command_line(chosen: RunConfig) -> str:
+    """The same run on the command line."""
+    parts = ["python -m copal_core run", f"--checkpoint {shlex.quote(chosen.checkpoint)}"]
+    parts += [f"--domain {shlex.quote(spec)}" for spec in chosen.domains]
+    parts += [f"--method {shlex.quote(str(method))}" for method in chosen.methods]
+    if chosen.structure.kind == "n:m":
+        parts.append(f"--structure {chosen.structure}")
+    else:
+        parts.append(f"--sparsity {chosen.structure.sparsity:g} --group {chosen.structure.group}")
+    protocol = chosen.protocol
+    parts.append(f"--calibration {protocol.calibration} --evaluation {protocol.evaluation}")
+    parts.append(f"--propagate {protocol.propagate} --seed {protocol.seed} --dtype {protocol.dtype}")
+    return " \\\n  ".join(parts)

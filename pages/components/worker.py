@@ -1,0 +1,72 @@
+"""Work that would import torch or take long, as a process of its own: `python -m pages.components.worker`.
+
+The last argument is a JSON list. Each line on stdout is one JSON object: progress, an error for people, or the result.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from copal_core.config import Windows
+from copal_core.errors import CopalError
+
+_SHOWN_WINDOWS = 8
+_SHOWN_CHARACTERS = 6000
+
+
+def prepare(name: str) -> dict[str, Any]:
+    """Find a checkpoint, converting or downloading it when that is needed."""
+    from copal_core.checkpoints import locate
+
+    checkpoint = locate(name, _report)
+    return {"name": checkpoint.name, "folder": str(checkpoint.folder), "revision": checkpoint.revision}
+
+
+def preview(checkpoint: str, spec: str, calibration: str, evaluation: str, seed: int) -> dict[str, Any]:
+    """Draw a domain's windows and return the first of them as text."""
+    from copal_core.checkpoints import locate
+    from copal_core.domains import find
+
+    _report("Reading the checkpoint's tokenizer", 0, 0)
+    tokenizer = locate(checkpoint, _report).tokenizer()
+    sample = find(spec).sample(
+        tokenizer, Windows.parse(calibration), Windows.parse(evaluation), seed, _report
+    )
+    return {
+        "calibration": _texts(sample.calibration_text, len(sample.calibration)),
+        "evaluation": _texts(sample.evaluation_text, len(sample.evaluation)),
+        "documents": sample.documents,
+        "notes": list(sample.notes),
+    }
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": prepare, "preview": preview}
+
+
+def _texts(text_of: Callable[[int], str], windows: int) -> list[str]:
+    return [text_of(index)[:_SHOWN_CHARACTERS] for index in range(min(windows, _SHOWN_WINDOWS))]
+
+
+def _report(label: str, done: int, total: int) -> None:
+    _say({"label": label, "done": done, "total": total})
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def main(arguments: list[Any]) -> int:
+    command, *values = arguments
+    try:
+        _say({"result": COMMANDS[command](*values)})
+    except CopalError as error:
+        _say({"error": str(error)})
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[-1])))

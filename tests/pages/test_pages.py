@@ -1,0 +1,293 @@
+"""Every page, through the app: finished run, no run, hostile links, damaged and unfinished runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+Opener = Callable[..., AppTest]
+PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis")
+RESULT_PAGES = ("sensitivity", "stasis")
+
+
+def text_of(app: AppTest) -> str:
+    parts = [*app.markdown, *app.caption, *app.error, *app.warning, *app.info, *app.text]
+    return "\n".join(str(part.value) for part in parts).replace("\\", "")
+
+
+def figures(app: AppTest) -> int:
+    return len(app.get("plotly_chart"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_with_a_finished_run(page: str, open_page: Opener, finished_run: str) -> None:
+    app = open_page(page, run=finished_run)
+    assert not app.exception
+    assert len(app.title) == 1
+    assert not app.error
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_without_any_run(page: str, open_page: Opener) -> None:
+    app = open_page(page)
+    assert not app.exception
+    if page in RESULT_PAGES:
+        assert "No runs yet" in text_of(app)
+        assert not figures(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "run", ["../../etc/passwd", "no-such-run", "<script>alert(1)</script>", "x" * 5000, "![a](http://b)"]
+)
+def test_hostile_run_is_one_sentence(page: str, run: str, open_page: Opener, finished_run: str) -> None:
+    app = open_page(page, run=run)
+    assert not app.exception
+    if page not in ("checkpoint", "domains"):
+        assert len(app.error) == 1
+        assert "](http" not in app.error[0].value  # a link's text is not read as Markdown
+        assert not figures(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_hostile_parameters_are_ignored(page: str, open_page: Opener, finished_run: str) -> None:
+    hostile = {
+        "layer": "-1", "projection": "<b>", "step": "99999999999999999999", "method": "copal:accumulate'--",
+        "metric": "__class__", "view": "../..", "map": "[]", "other_method": "%00", "other_step": "nan",
+        "checkpoint": "/etc", "unheard": "of",
+    }  # fmt: skip
+    app = open_page(page, run=finished_run, **hostile)
+    assert not app.exception
+    assert not app.error
+
+
+def test_sensitivity_shows_the_map_and_the_cell(open_page: Opener, finished_run: str) -> None:
+    app = open_page("sensitivity", run=finished_run, layer="2", projection="q_proj")
+    assert app.selectbox(key="linked-layer").value == 2
+    assert app.selectbox(key="linked-projection").value == "q_proj"
+    assert figures(app) == 5  # map, weight map, scores, rows, heads
+    app.selectbox(key="linked-projection").set_value("down_proj").run()
+    assert app.query_params["projection"] == "down_proj"
+    assert figures(app) == 4  # an MLP layer has no heads
+    for metric in ("domain", "kept", "threshold"):
+        app.selectbox(key="linked-metric").set_value(metric).run()
+        assert not app.exception
+
+
+def test_sensitivity_compares_two_maps(open_page: Opener, finished_run: str) -> None:
+    app = open_page(
+        "sensitivity", run=finished_run, view="compare", other_method="wanda:restart", other_step="3"
+    )
+    assert not app.exception
+    assert app.selectbox(key="linked-other_method").value == "wanda:restart"
+    assert figures(app) == 3 + 2 * 3  # two maps and their difference; two cells of three figures
+
+
+def test_every_figure_has_its_table(open_page: Opener, finished_run: str) -> None:
+    for page, view in (
+        ("sensitivity", "compare"),
+        ("stasis", "forgetting"),
+        ("stasis", "stasis"),
+        ("stasis", "overlap"),
+    ):
+        app = open_page(page, run=finished_run, view=view)
+        assert figures(app) > 0
+        folded = [one for one in app.expander if one.label == "Table and download"]
+        assert len(folded) == figures(app)
+        assert len(app.get("download_button")) == figures(app)
+
+
+def test_forgetting_says_which_method_is_best(open_page: Opener, finished_run: str) -> None:
+    app = open_page("stasis", run=finished_run)
+    text = text_of(app)
+    assert "**copal:accumulate** has the lowest average perplexity" in text
+    assert text.count("Protocol: tiny") == 3  # beside each group of perplexities
+    assert "ower is better" in text
+
+
+def test_overlap_and_stasis_views(open_page: Opener, finished_run: str) -> None:
+    app = open_page("stasis", run=finished_run, view="stasis")
+    assert figures(app) == 3
+    app = open_page("stasis", run=finished_run, view="overlap", step="2", projection="q_proj")
+    assert figures(app) == 1
+    assert "0.33" in text_of(app)  # two independent masks of one half
+
+
+def test_unfinished_run_shows_what_there_is(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener
+) -> None:
+    run = synthetic.write_run(runs_folder, run_id="unfinished-run", status="cancelled", steps=1).id
+    for page in RESULT_PAGES:
+        for view in ("", "stasis", "overlap", "compare"):
+            app = open_page(page, run=run, view=view, step="3", other_step="2")
+            assert not app.exception
+            assert "cancelled" in text_of(app)
+    app = open_page("prune", run=run)
+    assert not app.exception
+    assert app.button(key="resume-run")
+
+
+def test_damaged_records_are_one_sentence(runs_folder: Path, finished_run: str, open_page: Opener) -> None:
+    (runs_folder / finished_run / "results.sqlite").write_bytes(b"not a database" * 100)
+    for page in RESULT_PAGES:
+        app = open_page(page, run=finished_run)
+        assert not app.exception
+        assert "damaged" in text_of(app)
+
+
+def test_link_survives_a_change_of_page(open_page: Opener, finished_run: str) -> None:
+    app = open_page("sensitivity", run=finished_run, layer="1", method="wanda:restart")
+    app.query_params.clear()  # what navigation does
+    app.switch_page("pages/stasis.py").run()
+    assert app.query_params["run"] == finished_run
+    assert app.query_params["method"] == "wanda:restart"
+
+
+def test_domains_are_reordered_removed_and_added(open_page: Opener) -> None:
+    app = open_page("domains")
+    order = app.session_state["draft"]["domains"]
+    assert order == ["python-code", "python-manual", "shakespeare"]
+    app.button(key="down-0").click().run()
+    assert app.session_state["draft"]["domains"] == ["python-manual", "python-code", "shakespeare"]
+    app.button(key="remove-2").click().run()
+    assert app.session_state["draft"]["domains"] == ["python-manual", "python-code"]
+    app.button(key="add-licences").click().run()
+    assert app.session_state["draft"]["domains"][-1] == "licences"
+    for _ in range(3):
+        app.button(key="remove-0").click().run()
+    assert not app.exception
+    assert "No domains yet" in text_of(app)
+
+
+def test_upload_is_kept_under_a_generated_name(runs_folder: Path, open_page: Opener) -> None:
+    app = open_page("domains")
+    app.session_state["draft"]["domain_source"] = "file"
+    app.run()
+    text = "A line of text that is long enough to be a document.\n" * 50
+    app.file_uploader(key="upload").set_value(("../<b>My notes</b>.txt", text.encode(), "text/plain")).run()
+    assert not app.exception
+    app.button(key="add-file").click().run()
+    assert not app.error
+    kept = list((runs_folder / "uploads").iterdir())
+    assert len(kept) == 1
+    assert kept[0].name.startswith("b-my-notes-b-") or kept[0].name.startswith("b-")
+    assert app.session_state["draft"]["domains"][-1] == str(kept[0])
+
+
+def test_upload_of_a_table_asks_for_the_column(open_page: Opener) -> None:
+    app = open_page("domains")
+    app.session_state["draft"]["domain_source"] = "file"
+    app.run()
+    rows = "id,body\n" + "".join(f"{index},A sentence in a table number {index}\n" for index in range(40))
+    app.file_uploader(key="upload").set_value(("table.csv", rows.encode(), "text/csv")).run()
+    app.selectbox(key="upload-column").set_value("body").run()
+    app.button(key="add-file").click().run()
+    assert not app.error
+    assert app.session_state["draft"]["domains"][-1].endswith("#body")
+
+
+@pytest.mark.parametrize(
+    "name, content", [("empty.txt", b""), ("binary.txt", b"\x00\xff" * 500), ("bad.jsonl", b"{nonsense")]
+)
+def test_useless_upload_is_one_sentence(name: str, content: bytes, open_page: Opener) -> None:
+    app = open_page("domains")
+    app.session_state["draft"]["domain_source"] = "file"
+    app.run()
+    app.file_uploader(key="upload").set_value((name, content, "text/plain")).run()
+    if any(button.key == "add-file" for button in app.button):
+        app.button(key="add-file").click().run()
+    assert not app.exception
+    assert len(app.error) == 1
+    assert len(app.session_state["draft"]["domains"]) == 3
+
+
+def test_prune_says_what_is_missing(open_page: Opener) -> None:
+    app = open_page("prune")
+    app.session_state["draft"]["checkpoint"] = "tiny"
+    app.session_state["draft"]["strategies"] = {}
+    app.run()
+    assert "no method is chosen" in text_of(app)
+    app.session_state["draft"]["domains"] = []
+    app.run()
+    assert "no domain" in text_of(app)
+    assert not app.exception
+
+
+def test_prune_presets_fields_and_command_line(open_page: Opener) -> None:
+    app = open_page("prune")
+    app.session_state["draft"]["checkpoint"] = "tiny"
+    app.run()
+    assert not app.exception
+    app.number_input(key="draft-calibration_count").set_value(3).run()
+    assert app.session_state["draft"]["preset"] == "Custom"
+    command = next(code.value for code in app.code if "copal_core run" in code.value)
+    assert "--checkpoint tiny" in command
+    assert "--calibration 3x" in command
+    assert "--method copal:accumulate" in command
+
+
+def test_prune_starts_a_run(runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    app = open_page("prune")
+    app.session_state["draft"]["checkpoint"] = "tiny"
+    app.run()
+    app.button(key="start-run").click().run()
+    assert not app.exception
+    assert len(started) == 1
+    assert app.query_params["run"] == started[0].id
+    assert started[0].config.methods[0].name == "copal"
+
+
+def test_prune_watches_a_run_at_work(runs_folder: Path, synthetic: ModuleType, open_page: Opener) -> None:
+    store = synthetic.write_run(runs_folder, run_id="working-run", status="running", steps=2)
+    with store.lock():
+        app = open_page("prune", run=store.id)
+        assert not app.exception
+        assert "copal:accumulate after 2. python-manual: 3 of 3 blocks" in text_of(app)
+        app.button(key="cancel-run").click().run()
+        assert store.cancel_requested()
+        assert not app.exception
+
+
+def test_checkpoint_describes_before_loading(open_page: Opener) -> None:
+    app = open_page("checkpoint", checkpoint="tiny")
+    assert not app.exception
+    assert {metric.label for metric in app.metric} >= {"Parameters", "Decoder blocks", "Context"}
+    assert "key-value heads" in text_of(app)
+    assert figures(app) == 1
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "<script>", "../..", "a\x00b"])
+def test_bad_checkpoint_is_one_sentence(name: str, open_page: Opener) -> None:
+    app = open_page("checkpoint")
+    app.session_state["draft"].update(source="local", local_name=name)
+    app.run()
+    assert not app.exception
+    assert len(app.error) == 1
+
+
+def test_pages_do_not_import_torch() -> None:
+    """In a process of its own, as this one may have imported torch in another test."""
+    import subprocess
+
+    script = (
+        "import sys\nfrom streamlit.testing.v1 import AppTest\n"
+        "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
+        "for page in ('domains', 'prune', 'sensitivity', 'stasis'):\n"
+        "    app.switch_page(f'pages/{page}.py').run()\n"
+        "    assert not app.exception\n"
+        "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
