@@ -52,7 +52,9 @@ def record(root: Path, target: Path = RECORDED / RUN_ID) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("build") / "recording", help="where the full run is kept")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("build") / "recording", help="where the full run is kept"
+    )
     record(parser.parse_args().runs)
 
 

@@ -24,7 +24,13 @@ from copal_core.pruning import prune_block
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.variants import dense_weights
 
-CASES = (("wanda", "pruned"), ("copal", "pruned"), ("copal", "dense"), ("sparsegpt", "pruned"), ("magnitude", "pruned"))
+CASES = (
+    ("wanda", "pruned"),
+    ("copal", "pruned"),
+    ("copal", "dense"),
+    ("sparsegpt", "pruned"),
+    ("magnitude", "pruned"),
+)
 
 
 def forward(backbone: Backbone, windows: torch.Tensor) -> dict[str, float]:
@@ -37,7 +43,9 @@ def forward(backbone: Backbone, windows: torch.Tensor) -> dict[str, float]:
     return {"total": time.perf_counter() - started}
 
 
-def calibrate(backbone: Backbone, windows: torch.Tensor, name: str, propagate: str, structure: Structure) -> dict[str, float]:
+def calibrate(
+    backbone: Backbone, windows: torch.Tensor, name: str, propagate: str, structure: Structure
+) -> dict[str, float]:
     """Seconds by phase of pruning every block for one domain."""
     criterion = build_criterion(name, {})
     states = HiddenStates(backbone, [windows])
@@ -72,7 +80,9 @@ def main() -> None:
     checkpoint = locate(options.checkpoint)
     backbone = checkpoint.open()
     asked = Windows.parse(options.calibration)
-    sample = domains.find(options.domain).sample(checkpoint.tokenizer(), asked, Windows(count=1, length=asked.length), 0)
+    sample = domains.find(options.domain).sample(
+        checkpoint.tokenizer(), asked, Windows(count=1, length=asked.length), 0
+    )
     windows = torch.from_numpy(sample.calibration)
     structure = Structure.parse(options.structure)
     forward(backbone, windows)  # reads the weights
@@ -86,11 +96,16 @@ def main() -> None:
             bare.append(reference)
             for phase, seconds in parts.items():
                 ratios[case][phase].append(seconds / reference)
-    print(f"{options.checkpoint}, {asked} windows of {options.domain}, {structure}, {torch.get_num_threads()} threads")
+    print(
+        f"{options.checkpoint}, {asked} windows of {options.domain}, {structure}, {torch.get_num_threads()} threads"
+    )
     print(f"one bare forward pass: {statistics.median(bare):.2f} s (median of {len(bare)})\n")
     print(f"{'criterion':12}{'propagation':12}{'calibrate':>10}{'select':>10}{'propagate':>10}{'total':>10}")
     for (name, propagate), found in ratios.items():
-        cells = [statistics.median(found[phase]) if phase in found else 0.0 for phase in ("calibrate", "select", "propagate", "total")]
+        cells = [
+            statistics.median(found[phase]) if phase in found else 0.0
+            for phase in ("calibrate", "select", "propagate", "total")
+        ]
         print(f"{name:12}{propagate:12}" + "".join(f"{cell:10.2f}" for cell in cells))
 
 

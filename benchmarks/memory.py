@@ -41,7 +41,9 @@ def peak(arguments: list[str]) -> int:
         return highest
 
 
-def bound(checkpoint: str, method: str, domains: int, calibration: Windows, evaluation: Windows) -> dict[str, int]:
+def bound(
+    checkpoint: str, method: str, domains: int, calibration: Windows, evaluation: Windows
+) -> dict[str, int]:
     """Bytes by part."""
     described = locate(checkpoint).describe()
     size = {"float32": 4}.get(described.dtype, 2)
@@ -76,13 +78,19 @@ def main() -> None:
     print(f"{'method':24}{'peak MB':>10}{'bound MB':>10}{'ratio':>8}")
     for method in methods:
         limits = bound(
-            options.checkpoint, method, len(chosen), Windows.parse(options.calibration), Windows.parse(options.evaluation)
+            options.checkpoint,
+            method,
+            len(chosen),
+            Windows.parse(options.calibration),
+            Windows.parse(options.evaluation),
         )
         arguments = ["--checkpoint", options.checkpoint, "--method", method]
         arguments += [part for domain in chosen for part in ("--domain", domain)]
         arguments += ["--calibration", options.calibration, "--evaluation", options.evaluation]
         highest = peak(arguments)
-        print(f"{method:24}{highest / 1e6:10.0f}{limits['bound'] / 1e6:10.0f}{highest / limits['bound']:8.2f}")
+        print(
+            f"{method:24}{highest / 1e6:10.0f}{limits['bound'] / 1e6:10.0f}{highest / limits['bound']:8.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
-from copal_core.errors import Cancelled, CopalError
+from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.store import Runs, RunStore
 
 
@@ -50,7 +50,13 @@ def _domains(options: argparse.Namespace) -> None:
     from copal_core.domains import builtins, hub_presets
 
     rows = [
-        {"name": d.name, "label": d.label, "description": d.description, "available": d.available, "why_not": d.why_not}
+        {
+            "name": d.name,
+            "label": d.label,
+            "description": d.description,
+            "available": d.available,
+            "why_not": d.why_not,
+        }
         for d in builtins()
     ]
     rows += [{"name": name, "label": label} for name, label in hub_presets().items()]
@@ -85,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
             map_size=options.map_size,
         ),
     )
-    _check_methods(config)
+    _check_names(config)
     store = Runs(options.runs).create(config, options.title)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
     return _compute(store, options.json)
@@ -94,7 +100,8 @@ def _run(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     store = Runs(options.runs).open(options.run)
     if not store.recorded:
-        store.clear_cancel()
+        if not _is_starting(store):
+            store.clear_cancel()
         return _compute(store, options.json)
     raise CopalError(f"run '{store.id}' is a recorded run; it is finished")
 
@@ -102,7 +109,13 @@ def _resume(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> None:
     if options.run is None:
         rows = [
-            {"run": s.id, "status": s.status, "checkpoint": s.checkpoint, "domains": list(s.domains), "title": s.title}
+            {
+                "run": s.id,
+                "status": s.status,
+                "checkpoint": s.checkpoint,
+                "domains": list(s.domains),
+                "title": s.title,
+            }
             for s in Runs(options.runs).list()
         ]
         _print_rows(rows, options.json)
@@ -114,7 +127,10 @@ def _show(options: argparse.Namespace) -> None:
 def _cancel(options: argparse.Namespace) -> None:
     from copal_core import jobs
 
-    jobs.cancel(Runs(options.runs).open(options.run))
+    store = Runs(options.runs).open(options.run)
+    jobs.cancel(store)
+    if options.json:
+        print(json.dumps({"run": store.id, "cancel": "requested"}))
 
 
 def _branch(options: argparse.Namespace) -> int:
@@ -136,10 +152,22 @@ def _export(options: argparse.Namespace) -> None:
 # -- helpers -------------------------------------------------------------------------------------------
 
 
-def _check_methods(config: RunConfig) -> None:
-    """Refuse unknown methods and options before a run's folder is made."""
+def _is_starting(store: RunStore) -> bool:
+    """Whether the run was handed to this process just now: a request to cancel it is then a fresh one."""
+    try:
+        return store.written_state().status == "created"
+    except RunError:  # a damaged status.json; the run writes it anew
+        return False
+
+
+def _check_names(config: RunConfig) -> None:
+    """Refuse unknown domains, methods and options before a run's folder is made."""
     from copal_core.criteria._base import build_criterion
+    from copal_core.domains import find
     from copal_core.strategies import STRATEGIES
+
+    for domain in config.domains:
+        find(domain)
 
     for method in config.methods:
         build_criterion(method.name, method.options)
@@ -147,8 +175,6 @@ def _check_methods(config: RunConfig) -> None:
 
 
 def _compute(store: RunStore, as_json: bool) -> int:
-    from copal_core import experiment
-
     stopped = False
 
     def on_signal(number: int, frame: Any) -> None:
@@ -157,6 +183,8 @@ def _compute(store: RunStore, as_json: bool) -> int:
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        from copal_core import experiment  # torch: seconds, in which a signal may come already
+
         experiment.run(store, _tell, lambda: stopped or store.cancel_requested())
     finally:
         for number, handler in previous.items():
@@ -169,7 +197,9 @@ def _tell(event: dict[str, Any]) -> None:
     """One line of progress on stderr."""
     share = f"{event.get('progress', 0):4.0%}"
     if event["event"] == "block":
-        print(f"{share}  step {event['step']}  {event['method']}  block {event['block'] + 1}", file=sys.stderr)
+        print(
+            f"{share}  step {event['step']}  {event['method']}  block {event['block'] + 1}", file=sys.stderr
+        )
     elif event["event"] == "evaluated":
         found = "  ".join(f"{name} {value:.2f}" for name, value in event["perplexity"].items())
         print(f"{share}  step {event['step']}  {event['method']}  perplexity: {found}", file=sys.stderr)
@@ -181,7 +211,9 @@ def _print_result(store: RunStore, as_json: bool) -> None:
         print(json.dumps(result, ensure_ascii=False))
         return
     names = store.domains
-    print(f"{store.id}: {result['status']}\n{store.protocol_stamp()}\nperplexity, lower is better; rows: after step")
+    print(
+        f"{store.id}: {store.state().status}\n{store.protocol_stamp()}\nperplexity, lower is better; rows: after step"
+    )
     print(f"{'':34}" + "".join(f"{name[:14]:>16}" for name in names))
     print(f"{'dense':34}" + "".join(_cell(result["dense"].get(name)) for name in names))
     for method in result["methods"]:
@@ -189,7 +221,10 @@ def _print_result(store: RunStore, as_json: bool) -> None:
             print(f"{method['method'][:28]:28} {step:>4} " + "".join(_cell(value) for value in row))
     for method in result["methods"]:
         stasis = ", ".join(f"{value:.3f}" for value in method["stasis"]) or "-"
-        print(f"{method['method'][:28]:28} BWT {_cell(method['bwt'])}  average {_cell(method['average_perplexity'])}  stasis {stasis}")
+        figures = (
+            f"BWT {_cell(method['bwt'])}  average {_cell(method['average_perplexity'])}  stasis {stasis}"
+        )
+        print(f"{method['method'][:28]:28} {figures}")
 
 
 def _cell(value: float | None) -> str:
@@ -204,14 +239,25 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         print("  ".join(str(value) for value in row.values() if value not in ("", None, True)))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; --help tells the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"copal: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="copal", description="Continual pruning of LLaMA checkpoints, measured.")
+    parser = _Parser(
+        prog="copal", description="Continual pruning of LLaMA checkpoints, measured."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=summary, description=summary)
         made.set_defaults(command=function)
-        made.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+        made.add_argument(
+            "--json", action="store_true", help="print one JSON object on stdout and nothing else"
+        )
         return made
 
     def with_runs(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -221,7 +267,9 @@ def _parser() -> argparse.ArgumentParser:
     command("checkpoints", _checkpoints, "List the checkpoints that work without a download.")
     command("domains", _domains, "List the built-in text domains and the hub presets.")
     command("methods", _methods, "List criteria and strategies.")
-    _add_run_options(with_runs(command("run", _run, "Prune for a sequence of domains and measure each step.")))
+    _add_run_options(
+        with_runs(command("run", _run, "Prune for a sequence of domains and measure each step."))
+    )
     show = with_runs(command("show", _show, "Print a run's result, or list the runs."))
     show.add_argument("run", nargs="?", default=None)
     with_runs(command("resume", _resume, "Go on with a run that was stopped.")).add_argument("run")
@@ -230,7 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     branch.add_argument("run")
     branch.add_argument("--step", type=int, required=True)
     branch.add_argument("--domain", required=True)
-    export = with_runs(command("export", _export, "Write a pruned checkpoint that transformers loads as it is."))
+    export = with_runs(
+        command("export", _export, "Write a pruned checkpoint that transformers loads as it is.")
+    )
     export.add_argument("run")
     export.add_argument("--method", required=True)
     export.add_argument("--step", type=int, default=None, help="default: the last")
@@ -240,9 +290,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--checkpoint", default="smollm2-135m", help="name, hub id, folder or GGUF file")
-    run.add_argument("--domain", action="append", required=True, help="once for each, in order; file#column, hub:owner/name")
+    run.add_argument(
+        "--domain",
+        action="append",
+        required=True,
+        help="once each, in order: name, file#column, hub:owner/name",
+    )
     run.add_argument("--method", action="append", required=True, help="CRITERION:STRATEGY, once for each")
-    run.add_argument("--structure", default="unstructured", help="unstructured, or N:M = keep N of each M inputs")
+    run.add_argument(
+        "--structure", default="unstructured", help="unstructured, or N:M = keep N of each M inputs"
+    )
     run.add_argument("--sparsity", type=float, default=0.5, help="share removed (unstructured)")
     run.add_argument("--group", default="row", choices=["row", "layer"], help="where thresholds are compared")
     run.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")

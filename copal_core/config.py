@@ -104,8 +104,10 @@ class Structure(_Frozen):
     def __str__(self) -> str:
         if self.kind == "n:m":
             return f"{self.keep}:{self.group_size}"
-        return f"{self.sparsity:.0%} per {self.group}" if self.sparsity * 100 % 1 == 0 else (
-            f"{self.sparsity:.2%} per {self.group}"
+        return (
+            f"{self.sparsity:.0%} per {self.group}"
+            if self.sparsity * 100 % 1 == 0
+            else (f"{self.sparsity:.2%} per {self.group}")
         )
 
 
@@ -135,13 +137,17 @@ class Method(_Frozen):
         return cls(name=match["name"], strategy=match["strategy"], options=options)
 
     def __str__(self) -> str:
-        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        options = ",".join(f"{key}={_option_text(value)}" for key, value in sorted(self.options.items()))
         return f"{self.name}{f'[{options}]' if options else ''}:{self.strategy}"
 
     @property
     def slug(self) -> str:
         """The method's name as a folder: letters, digits, dot, dash and plus only."""
         return re.sub(r"[^a-z0-9.+-]", "-", str(self).replace(":", "+").lower())
+
+
+def _option_text(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _option_value(text: str) -> str | float | bool:

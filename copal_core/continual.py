@@ -56,7 +56,9 @@ class Step:
             return
         states = None
         if self.criterion.statistics():
-            states = HiddenStates(self.backbone, [self.windows[d - 1] for d in self.strategy.domains(self.step)])
+            states = HiddenStates(
+                self.backbone, [self.windows[d - 1] for d in self.strategy.domains(self.step)]
+            )
         for index in range(self.backbone.depth):
             if index < finished and states is None:
                 continue
@@ -94,7 +96,9 @@ class Step:
         found = [BlockStatistics()]
         if states is not None:
             with self._timed("calibrate"), swapped(block, base):
-                found = states.calibrate(block, self.criterion.statistics(), advance=not self._propagates_pruned)
+                found = states.calibrate(
+                    block, self.criterion.statistics(), advance=not self._propagates_pruned
+                )
         with self._timed("select"):
             used = self.strategy.combine(memory, found)
             pruned = prune_block(self.criterion, base, used, self.store.config.structure)

@@ -61,7 +61,9 @@ def token_losses(
     losses = []
     for windows, batches in zip(sets, states.sets, strict=True):
         hidden = torch.cat(batches)  # (windows, length, hidden)
-        losses.append(torch.stack([_window_loss(backbone, h, w) for h, w in zip(hidden, windows, strict=True)]))
+        losses.append(
+            torch.stack([_window_loss(backbone, h, w) for h, w in zip(hidden, windows, strict=True)])
+        )
     return losses
 
 

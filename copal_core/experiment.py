@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from copal_core import domains as domain_sources
-from copal_core.checkpoints import devices, locate
+from copal_core.checkpoints import Description, devices, locate
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.config import Method
 from copal_core.continual import Step
 from copal_core.criteria._base import build_criterion
-from copal_core.errors import Cancelled, CopalError
+from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.evaluation import evaluate, no_change
+from copal_core.masks import check_divides
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
 from copal_core.store import RunState, RunStore
@@ -42,10 +43,14 @@ def run(
         try:
             experiment.compute()
         except Cancelled:
-            experiment.finish("cancelled", "cancelled; what was finished is kept, and resume goes on from there")
+            experiment.finish(
+                "cancelled", "cancelled; what was finished is kept, and resume goes on from there"
+            )
             raise
         except (CopalError, MemoryError, torch.OutOfMemoryError) as error:
-            experiment.finish("failed", str(error) or "the machine's memory is exhausted; use a smaller protocol")
+            experiment.finish(
+                "failed", str(error) or "the machine's memory is exhausted; use a smaller protocol"
+            )
             raise
         except BaseException as error:
             experiment.finish("failed", f"a defect: {type(error).__name__}: {error}")
@@ -64,7 +69,9 @@ class _Experiment:
     def compute(self) -> None:
         config = self.store.config
         # unknown methods are refused before anything is computed
-        self._parts = {str(m): (build_criterion(m.name, m.options), STRATEGIES.get(m.strategy)()) for m in config.methods}
+        self._parts = {
+            str(m): (build_criterion(m.name, m.options), STRATEGIES.get(m.strategy)()) for m in config.methods
+        }
         self._meter = Meter(total_cost(config))
         self._progress(phase="opening the checkpoint", force=True)
         backbone = self._open()
@@ -84,11 +91,14 @@ class _Experiment:
 
     def _open(self) -> Backbone:
         protocol = self.store.config.protocol
-        checkpoint = locate(self.store.config.checkpoint, lambda label, done, total: self._preparing(label, done, total))
+        checkpoint = locate(
+            self.store.config.checkpoint, lambda label, done, total: self._preparing(label, done, total)
+        )
         device, dtype, reason = devices.choose(protocol.device, protocol.dtype)
+        described = checkpoint.describe(device, dtype)
+        self._check(checkpoint.fingerprint(), described)
         self._tokenizer = checkpoint.tokenizer()
         backbone = Backbone(checkpoint.folder, device, dtype)
-        described = checkpoint.describe(device, dtype)
         self.store.describe(
             checkpoint={
                 "name": self.store.config.checkpoint,
@@ -106,6 +116,18 @@ class _Experiment:
             machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
         )
         return backbone
+
+    def _check(self, fingerprint: str, described: Description) -> None:
+        """Refuse what would fail or mislead later: other weights than before, N:M groups that do not divide."""
+        config, known = self.store.config, self.store.info.get("checkpoint", {})
+        if known.get("fingerprint", fingerprint) != fingerprint:
+            raise RunError(
+                f"checkpoint '{config.checkpoint}' has changed since the run began; what was finished belongs to "
+                "other weights; start a new run"
+            )
+        if config.structure.kind == "n:m":
+            for columns in {columns for _, columns in described.projections.values()}:
+                check_divides(columns, config.structure)
 
     def _windows(self) -> tuple[list[Tensor], list[Tensor]]:
         """Calibration and evaluation windows of every domain; sampled once, then kept with the run."""
@@ -158,7 +180,13 @@ class _Experiment:
         losses = evaluate(backbone, [windows[index] for index in missing], weights_of, visit)
         records: list[PerplexityRecord | SecondsRecord] = [
             PerplexityRecord(
-                method, step, domains[index], loss.perplexity, loss.nats / loss.tokens, loss.tokens, loss.nonfinite_windows
+                method,
+                step,
+                domains[index],
+                loss.perplexity,
+                loss.nats / loss.tokens,
+                loss.tokens,
+                loss.nonfinite_windows,
             )
             for index, loss in zip(missing, losses, strict=True)
         ]
@@ -171,7 +199,9 @@ class _Experiment:
     def _preparing(self, label: str, done: int, total: int) -> None:
         self._progress(phase=f"{label} ({done / total:.0%})" if total else label)
 
-    def _progress(self, phase: str, method: str = "", step: int = 0, block: int = 0, force: bool = False) -> None:
+    def _progress(
+        self, phase: str, method: str = "", step: int = 0, block: int = 0, force: bool = False
+    ) -> None:
         """Write where the run stands (at most five times a second), and stop when asked to."""
         if self.should_stop():
             raise Cancelled("the run was cancelled")

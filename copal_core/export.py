@@ -29,7 +29,9 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     checkpoint = locate(store.config.checkpoint)
     used = store.info.get("checkpoint", {})
     if used.get("fingerprint") not in (None, checkpoint.fingerprint()):
-        raise RunError(f"checkpoint '{store.config.checkpoint}' is not the one the run used; its weights have changed")
+        raise RunError(
+            f"checkpoint '{store.config.checkpoint}' is not the one the run used; its weights have changed"
+        )
     device, dtype, _ = devices.choose("cpu", used.get("dtype", "auto"))
     backbone = Backbone(checkpoint.folder, device, dtype)
     model = backbone.causal_lm()
@@ -76,7 +78,15 @@ def _card(store: RunStore, method: str, step: int) -> str:
     for name, value in after.items():
         dense = result["dense"][name]
         lines.append(f"| {name} | {_number(dense)} | {_number(value)} |")
-    lines += ["", "Configuration of the run:", "", "```json", json.dumps(json.loads(store.config.canonical()), indent=1), "```", ""]
+    lines += [
+        "",
+        "Configuration of the run:",
+        "",
+        "```json",
+        json.dumps(json.loads(store.config.canonical()), indent=1),
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -39,9 +39,11 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _readable(path, error) from error
+        raise readable(path, error) from error
     except SafetensorError as error:  # its writer reports a full disk in its own words
-        raise RunError(f"{path.name} could not be written: {error}; free some disk space, then resume") from error
+        raise RunError(
+            f"{path.name} could not be written: {error}; free some disk space, then resume"
+        ) from error
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -54,7 +56,9 @@ def write_json(path: Path, content: Any, durable: bool = True) -> None:
     write_text(path, json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n", durable)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None) -> None:
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None
+) -> None:
     """Write named arrays as one safetensors file, in sorted order, atomically."""
     content = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     write_atomically(path, lambda temporary: save_file(content, temporary, metadata))
@@ -71,7 +75,9 @@ def read_arrays(path: Path, names: list[str] | None = None) -> tuple[Arrays, dic
             wanted = sorted(present) if names is None else [name for name in names if name in present]
             return {name: file.get_tensor(name) for name in wanted}, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path.parent.name}/{path.name} cannot be read ({error}); the run's folder is damaged") from error
+        raise RunError(
+            f"{path.parent.name}/{path.name} cannot be read ({error}); the run's folder is damaged"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -94,7 +100,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _readable(path: Path, error: OSError) -> RunError:
+def readable(path: Path, error: OSError) -> RunError:
+    """A failed write in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(f"the disk is full: {path.name} could not be written; free some space, then resume")
     return RunError(f"{path} could not be written ({error.strerror or error})")

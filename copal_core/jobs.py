@@ -73,7 +73,9 @@ def branch(store: RunStore, step: int, domain: str, title: str = "") -> RunStore
         raise InvalidValueError(f"step {step} is not in the run; choose 1 to {len(config.domains)}")
     missing = [str(m) for m in config.methods if len(store.evaluated(str(m), step)) < len(config.domains)]
     if missing:
-        raise InvalidValueError(f"step {step} is not finished for {', '.join(missing)}; resume the run, then branch")
+        raise InvalidValueError(
+            f"step {step} is not finished for {', '.join(missing)}; resume the run, then branch"
+        )
     new_config = type(config)(**{**config.model_dump(), "domains": (*config.domains[:step], domain)})
     new = runs.create(new_config, title or f"branch of {store.id} at step {step}")
     _copy_past(store, new, step)
@@ -85,15 +87,19 @@ def _copy_past(store: RunStore, new: RunStore, step: int) -> None:
         for source in (store.folder / kind).glob("*/step-*"):
             if int(source.name.removeprefix("step-")) <= step:
                 # finished files are never written again: a link shares the bytes
-                shutil.copytree(source, new.folder / kind / source.parent.name / source.name, copy_function=_link)
+                shutil.copytree(
+                    source, new.folder / kind / source.parent.name / source.name, copy_function=_link
+                )
     (new.folder / "windows").mkdir(exist_ok=True)
     for index in range(step):
         name = f"domain-{index:02d}.safetensors"
         _link(store.folder / "windows" / name, new.folder / "windows" / name)
-    shutil.copyfile(store.folder / "results.sqlite", new.folder / "results.sqlite")
+    store.records.copy_to(new.folder / "results.sqlite")
     new.records.delete_after(step)
     new.records.keep_domains(store.domains[:step])
-    new.describe(domains=store.info["domains"][:step], branched_from=store.id, branched_at=step)
+    info = store.info
+    past = {"checkpoint": info["checkpoint"], "domains": info["domains"][:step]}
+    new.describe(**past, branched_from=store.id, branched_at=step)
 
 
 def _link(source: str | Path, target: str | Path) -> None:
@@ -105,4 +111,6 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 def _refuse_recorded(store: RunStore) -> None:
     if store.recorded:
-        raise RunError(f"run '{store.id}' is a recorded run that ships with the product; start one of your own")
+        raise RunError(
+            f"run '{store.id}' is a recorded run that ships with the product; start one of your own"
+        )

@@ -55,7 +55,9 @@ def removed_count(weights: int, sparsity: float) -> int:
 def select_rows(scores: Tensor, count: int) -> Selection:
     """Remove the `count` smallest of each row. scores (rows, columns) -> thresholds (rows,)."""
     if count <= 0:
-        return Selection(torch.ones_like(scores, dtype=torch.bool), scores.new_full((scores.shape[0],), -torch.inf))
+        return Selection(
+            torch.ones_like(scores, dtype=torch.bool), scores.new_full((scores.shape[0],), -torch.inf)
+        )
     thresholds = _kth_smallest(scores, count)  # (rows,)
     kept = scores > thresholds[:, None]
     surplus = scores.shape[1] - count - _count(kept)  # (rows,) equal scores at the threshold to give back
@@ -89,10 +91,7 @@ def _kth_smallest(scores: Tensor, count: int) -> Tensor:
 def _keep_n_of_m(scores: Tensor, keep: int, size: int) -> Tensor:
     rows, columns = scores.shape
     if columns % size:
-        raise InvalidValueError(
-            f"{keep}:{size} needs an input dimension that {size} divides; this layer has {columns}; "
-            "choose another group or unstructured pruning"
-        )
+        raise _not_divided(columns, keep, size)
     groups = scores.reshape(rows, columns // size, size)
     if size > _COMPARE_UP_TO:
         order = groups.argsort(dim=-1, stable=True)  # ascending, equal scores by index

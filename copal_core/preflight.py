@@ -72,7 +72,9 @@ def _estimate(config: RunConfig, description: Description, root: Path | None) ->
         length = getattr(config.protocol, name).length
         if context and length > context:
             problems.append(f"{name} windows of {length} tokens exceed the checkpoint's context of {context}")
-    return Estimate(minutes(config, description), memory, description.memory_free, disk, disk_free, tuple(problems), None)
+    return Estimate(
+        minutes(config, description), memory, description.memory_free, disk, disk_free, tuple(problems), None
+    )
 
 
 def minutes(config: RunConfig, description: Description) -> float:

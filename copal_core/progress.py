@@ -27,7 +27,9 @@ def evaluation_cost(config: RunConfig) -> float:
 
 def total_cost(config: RunConfig) -> float:
     """The whole run, in tokens through the blocks."""
-    return evaluation_cost(config) + sum(sum(step_cost(config, method, step)) for method, step in steps(config))
+    return evaluation_cost(config) + sum(
+        sum(step_cost(config, method, step)) for method, step in steps(config)
+    )
 
 
 def steps(config: RunConfig) -> Iterator[tuple[Method, int]]:

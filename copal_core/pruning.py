@@ -48,9 +48,11 @@ def prune_block(
     return block
 
 
-def mean_scores(criterion: Criterion, base: Mapping[str, Tensor], statistics: BlockStatistics) -> dict[str, float]:
+def mean_scores(
+    criterion: Criterion, base: Mapping[str, Tensor], statistics: BlockStatistics
+) -> dict[str, float]:
     """projection -> mean score of the weights in `base` under `statistics`."""
-    means = {}
+    means: dict[str, float] = {}
     for group, names in GROUPS.items():
         scores = criterion.score(stack(base, names), statistics.groups.get(group, GroupStatistics()))
         parts = split(scores, names, [base[name].shape[0] for name in names])

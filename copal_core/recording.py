@@ -45,12 +45,14 @@ def record(layer: PrunedLayer) -> LayerRecord:
     """Counts, means and quantiles of one layer."""
     rows, columns = layer.kept.shape
     removed = ~layer.kept
-    moves: dict[str, int | None] = {"stay_pruned": None, "revived": None, "newly_pruned": None}
+    stay = revived = newly = None
     pruned = int(removed.sum())
     if layer.previous is not None:
         before = ~layer.previous.to(removed.device)
         stay = int((removed & before).sum())
-        moves = {"stay_pruned": stay, "revived": int(before.sum()) - stay, "newly_pruned": pruned - stay}
+        revived, newly = int(before.sum()) - stay, pruned - stay
+    low, middle, high = _quantiles(layer.scores)
+    thresholds = (None, None, None) if layer.thresholds is None else _quantiles(layer.thresholds)
     return LayerRecord(
         method=layer.method,
         step=layer.step,
@@ -62,9 +64,15 @@ def record(layer: PrunedLayer) -> LayerRecord:
         pruned=pruned,
         score_mean=float(layer.scores.mean()),
         score_domain_mean=layer.domain_mean,
-        **dict(zip(("score_p05", "score_p50", "score_p95"), _quantiles(layer.scores), strict=True)),
-        **dict(zip(("threshold_p05", "threshold_p50", "threshold_p95"), _quantiles(layer.thresholds), strict=True)),
-        **moves,
+        score_p05=low,
+        score_p50=middle,
+        score_p95=high,
+        threshold_p05=_finite(thresholds[0]),
+        threshold_p50=_finite(thresholds[1]),
+        threshold_p95=_finite(thresholds[2]),
+        stay_pruned=stay,
+        revived=revived,
+        newly_pruned=newly,
     )
 
 
@@ -80,7 +88,9 @@ def maps(layer: PrunedLayer, side: int, heads: int) -> dict[str, NDArray[Any]]:
         "kept": _as_bytes(_numpy(kept_tile)),
         "histogram": counts,
         "range": edges,
-        "row_kept": _as_bytes(_numpy(F.adaptive_avg_pool1d(kept.mean(dim=1)[None], min(side, kept.shape[0]))[0])),
+        "row_kept": _as_bytes(
+            _numpy(F.adaptive_avg_pool1d(kept.mean(dim=1)[None], min(side, kept.shape[0]))[0])
+        ),
     }
     if layer.projection in _HEADED and heads:
         # o_proj reads the heads, the others write them
@@ -97,8 +107,8 @@ class BlockRecorder:
         """config: the checkpoint's transformers configuration (for the number of heads)."""
         self._store = store
         self._place = (method, step, block)
-        self._heads = {name: config.num_attention_heads for name in ("q_proj", "o_proj")}
-        self._heads |= {name: config.num_key_value_heads for name in ("k_proj", "v_proj")}
+        self._heads = dict.fromkeys(("q_proj", "o_proj"), config.num_attention_heads)
+        self._heads |= dict.fromkeys(("k_proj", "v_proj"), config.num_key_value_heads)
 
     def records(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> list[Record]:
         """Layer, warning and overlap records of the block.
@@ -146,16 +156,19 @@ class BlockRecorder:
         return found
 
 
-def _quantiles(values: Tensor | None) -> tuple[float | None, float | None, float | None]:
+def _quantiles(values: Tensor) -> tuple[float, float, float]:
     """5 %, 50 % and 95 %, from an evenly spaced sample of a large tensor."""
-    if values is None:
-        return (None, None, None)
     flat = _numpy(values.flatten())
     sample = flat[:: max(1, flat.size // _SAMPLE)]
     places = [round(share * (sample.size - 1)) for share in (0.05, 0.5, 0.95)]
     ordered = np.partition(sample, places)
-    low, middle, high = (float(ordered[place]) if np.isfinite(ordered[place]) else None for place in places)
-    return (low, middle, high)
+    low, middle, high = (float(ordered[place]) for place in places)
+    return low, middle, high
+
+
+def _finite(value: float | None) -> float | None:
+    """None for the threshold of a row that loses nothing, which is minus infinity."""
+    return value if value is not None and np.isfinite(value) else None
 
 
 def _pool(values: Tensor, side: int) -> Tensor:

@@ -99,7 +99,13 @@ TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "seconds": (SecondsRecord, ("method", "step", "block", "phase")),
 }
 _NAMES = {record: name for name, (record, _) in TABLES.items()}
-_SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "float | None": "REAL", "int | None": "INTEGER"}
+_SQL_TYPES = {
+    "str": "TEXT",
+    "int": "INTEGER",
+    "float": "REAL",
+    "float | None": "REAL",
+    "int | None": "INTEGER",
+}
 
 
 class Records:
@@ -114,7 +120,9 @@ class Records:
             for record in records:
                 content = asdict(record)
                 marks = ", ".join("?" for _ in content)
-                statement = f"INSERT OR REPLACE INTO {_NAMES[type(record)]} ({', '.join(content)}) VALUES ({marks})"
+                statement = (
+                    f"INSERT OR REPLACE INTO {_NAMES[type(record)]} ({', '.join(content)}) VALUES ({marks})"
+                )
                 connection.execute(statement, tuple(content.values()))
 
     def table(self, name: str) -> pd.DataFrame:
@@ -127,19 +135,36 @@ class Records:
         return pd.DataFrame(rows, columns=columns)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a read-only query; none before anything was written."""
+        """Rows of a query that only reads; none before anything was written."""
         if not self._path.exists():
             return []
+        # rw, for a process killed inside a transaction leaves a journal that must be rolled back before reading;
         # a recorded run lies in a folder that may be read-only, where SQLite cannot lock
-        mode = "mode=ro" if self._writable() else "immutable=1"
+        mode = "mode=rw" if self._writable() else "immutable=1"
         try:
             connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?{mode}", uri=True, timeout=10)
             try:
+                if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    return []  # made, and nothing written yet
                 return connection.execute(query, values).fetchall()
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise RunError(f"{self._path.name} cannot be read ({error}); the run's folder is damaged") from error
+            raise RunError(
+                f"{self._path.name} cannot be read ({error}); the run's folder is damaged"
+            ) from error
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy, even while another process adds records. Raises RunError."""
+        try:
+            source, target = sqlite3.connect(self._path, timeout=30), sqlite3.connect(path)
+            try:
+                source.backup(target)
+            finally:
+                source.close()
+                target.close()
+        except sqlite3.Error as error:
+            raise RunError(f"{self._path.name} could not be copied ({error})") from error
 
     def delete_after(self, step: int) -> None:
         """Forget every record later than `step` (a branch starts there)."""
@@ -164,9 +189,10 @@ class Records:
             connection = sqlite3.connect(self._path, timeout=30)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
-                for name, (record, key) in TABLES.items():
-                    connection.execute(_create(name, record, key))
                 with connection:
+                    connection.execute("BEGIN IMMEDIATE")  # the tables and their first rows appear together
+                    for name, (record, key) in TABLES.items():
+                        connection.execute(_create(name, record, key))
                     yield connection
             finally:
                 connection.close()

@@ -32,7 +32,10 @@ class Registry(Generic[T]):
 
         def add(cls: type[T]) -> type[T]:
             taken = self._classes.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            if taken is not None and (taken.__module__, taken.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
                 raise ValueError(f"{self.kind} '{name}' is registered twice: by {taken} and by {cls}")
             self._classes[name] = cls
             cls.name = name  # type: ignore[attr-defined]

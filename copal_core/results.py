@@ -50,7 +50,6 @@ def result_of(store: RunStore) -> dict[str, Any]:
     dense = perplexity_matrix(perplexity, "dense", domains)[0]
     return {
         "run": store.id,
-        "status": store.state().status,
         "checkpoint": info.get("checkpoint", {"name": config.checkpoint}),
         "protocol": {**config.protocol.model_dump(mode="json"), "structure": str(config.structure)},
         "domains": info.get("domains", [{"spec": spec} for spec in config.domains]),

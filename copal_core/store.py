@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORDED = Path(__file__).resolve().parent.parent / "assets" / "recorded"
-_RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}$")
+_RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 _ACTIVE = ("created", "running")
 
 
@@ -81,7 +81,9 @@ class RunStore:
 
     def __init__(self, folder: Path, recorded: bool = False) -> None:
         if not (folder / "run.json").is_file():
-            raise RunError(f"run '{folder.name}' has no run.json in {folder.parent}; it may have been deleted")
+            raise RunError(
+                f"run '{folder.name}' has no run.json in {folder.parent}; it may have been deleted"
+            )
         self.folder = folder
         self.id = folder.name
         self.recorded = recorded
@@ -94,7 +96,9 @@ class RunStore:
         try:
             return RunConfig.from_json(json.dumps(self._run["config"]))
         except (KeyError, TypeError):
-            raise RunError(f"run.json of run '{self.id}' holds no configuration; the folder is damaged") from None
+            raise RunError(
+                f"run.json of run '{self.id}' holds no configuration; the folder is damaged"
+            ) from None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -116,8 +120,8 @@ class RunStore:
     @property
     def domains(self) -> list[str]:
         """Short domain names, in the order of the steps."""
-        described = self.info.get("domains")
-        return [domain["name"] for domain in described] if described else list(self.config.domains)
+        described = [domain["name"] for domain in self.info.get("domains", [])]
+        return described + list(self.config.domains[len(described) :])  # those not sampled yet: as specified
 
     def protocol_stamp(self) -> str:
         """One line that must stand beside every perplexity of this run."""
@@ -138,16 +142,24 @@ class RunStore:
 
     def state(self) -> RunState:
         """The last state written; 'interrupted' when it says running and no process holds the run."""
+        state = self.written_state()
+        if state.status == "running" and not self.is_locked():
+            state = self.written_state()  # it may have ended, and said so, between the two looks
+            if state.status == "running":
+                return replace(
+                    state, status="interrupted", message="the process ended before the run did; resume it"
+                )
+        return state
+
+    def written_state(self) -> RunState:
+        """The last state written, whether its process lives or not."""
         path = self.folder / "status.json"
         if not path.exists():
             return RunState()
         try:
-            state = RunState(**files.read_json(path))
+            return RunState(**files.read_json(path))
         except TypeError:
             raise RunError(f"status.json of run '{self.id}' is damaged; resume the run") from None
-        if state.status == "running" and not self.is_locked():
-            return replace(state, status="interrupted", message="the process ended before the run did; resume it")
-        return state
 
     def set_state(self, state: RunState) -> None:
         stamped = replace(state, updated=now())
@@ -164,12 +176,18 @@ class RunStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process. Raises RunError when another process computes it."""
+        """Hold the run for this process. Raises RunError when another process computes it, or it is recorded."""
+        if self.recorded:
+            raise RunError(
+                f"run '{self.id}' is a recorded run that ships with the product; start one of your own"
+            )
         lock = FileLock(self.folder / "worker.lock")
         try:
             lock.acquire(timeout=3)
         except Timeout:
-            raise RunError(f"run '{self.id}' is being computed by another process; watch it or cancel it") from None
+            raise RunError(
+                f"run '{self.id}' is being computed by another process; watch it or cancel it"
+            ) from None
         try:
             yield
         finally:
@@ -192,10 +210,13 @@ class RunStore:
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         line = json.dumps({"time": now(), **event}, ensure_ascii=False) + "\n"
-        with open(self.folder / "events.jsonl", "ab+") as file:
-            if file.tell() and _last_byte(file) != b"\n":  # the process was killed inside a line
-                line = "\n" + line
-            file.write(line.encode())
+        try:
+            with open(self.folder / "events.jsonl", "ab+") as file:
+                if file.tell() and _last_byte(file) != b"\n":  # the process was killed inside a line
+                    line = "\n" + line
+                file.write(line.encode())
+        except OSError as error:
+            raise files.readable(self.folder / "events.jsonl", error) from error
 
     def events(self, offset: int = 0) -> list[dict[str, Any]]:
         """Events from number `offset` on; a line cut short by a kill is passed over."""
@@ -252,7 +273,13 @@ class RunStore:
         """kind: masks, memory, weights or maps."""
         from copal_core.config import Method
 
-        return self.folder / kind / Method.parse(method).slug / f"step-{step:02d}" / f"block-{block:03d}.safetensors"
+        return (
+            self.folder
+            / kind
+            / Method.parse(method).slug
+            / f"step-{step:02d}"
+            / f"block-{block:03d}.safetensors"
+        )
 
     def save_masks(self, method: str, step: int, block: int, kept: Mapping[str, NDArray[np.bool_]]) -> None:
         """Keep masks (out, in), True = kept, packed to bits along the input dimension."""
@@ -286,7 +313,8 @@ class RunStore:
             tiles["score"] = 10.0 ** tiles.pop("log_score").astype(np.float32)
         if "range" in tiles:
             bins = tiles["histogram"].shape[1]
-            tiles["edges"] = np.linspace(*tiles.pop("range"), bins + 1, dtype=np.float32)
+            low, high = tiles.pop("range")
+            tiles["edges"] = np.linspace(low, high, bins + 1, dtype=np.float32)
         for name in ("kept", "row_kept"):
             if name in tiles:
                 tiles[name] = tiles[name].astype(np.float32) / 200
@@ -334,14 +362,18 @@ class Runs:
         for root, recorded in ((self.root, False), (self._recorded, True)):
             if (root / run_id / "run.json").is_file():
                 return RunStore(root / run_id, recorded)
-        raise RunError(f"there is no run '{run_id}' in {self.root}; `show` without a run lists those that are")
+        raise RunError(
+            f"there is no run '{run_id}' in {self.root}; `show` without a run lists those that are"
+        )
 
     def create(self, config: RunConfig, title: str = "", run_id: str | None = None) -> RunStore:
         """A new folder with the configuration. Raises RunError when it cannot be written."""
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
         name = run_id or f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
         if not _RUN_ID.match(name):
-            raise InvalidValueError(f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes")
+            raise InvalidValueError(
+                f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+            )
         if (self.root / name).exists():
             raise RunError(f"run '{name}' exists already in {self.root}; choose another id")
         content = {

@@ -71,7 +71,9 @@ class Backbone:
             module.load_state_dict(tensors, strict=True, assign=True)
         except RuntimeError as error:
             detail = str(error).splitlines()[-1].strip()
-            raise CheckpointError(f"{self.folder}: tensors {prefix}* do not fit config.json ({detail})") from error
+            raise CheckpointError(
+                f"{self.folder}: tensors {prefix}* do not fit config.json ({detail})"
+            ) from error
         module.requires_grad_(False)
 
     @contextmanager
@@ -145,10 +147,16 @@ def linears(block: nn.Module) -> dict[str, nn.Linear]:
 
     Raises CheckpointError when one of the seven is missing.
     """
-    found = {name.rpartition(".")[2]: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    found = {
+        name.rpartition(".")[2]: module
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear)
+    }
     missing = [name for name in PROJECTIONS if name not in found]
     if missing:
-        raise CheckpointError(f"the decoder block has no {', '.join(missing)}; only LLaMA-shaped blocks can be pruned")
+        raise CheckpointError(
+            f"the decoder block has no {', '.join(missing)}; only LLaMA-shaped blocks can be pruned"
+        )
     return {name: found[name] for name in PROJECTIONS}
 
 

@@ -34,7 +34,9 @@ class WeightFiles:
             if name.startswith(prefix):
                 wanted.setdefault(file, []).append(name)
         if not wanted:
-            raise CheckpointError(f"{self._folder} holds no tensors named {prefix}*; the checkpoint is incomplete")
+            raise CheckpointError(
+                f"{self._folder} holds no tensors named {prefix}*; the checkpoint is incomplete"
+            )
         found = {}
         for file, names in wanted.items():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -61,9 +62,12 @@ class Criterion(ABC):
 def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Criterion:
     """The criterion `name` with its options. Raises InvalidValueError for an unknown name or option."""
     cls = CRITERIA.get(name)
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for option in options:
+    known = {field.name: type(field.default) for field in fields(cls)}  # type: ignore[arg-type]
+    for option, value in options.items():
         if option not in known:
             offered = f"it takes {', '.join(known)}" if known else "it takes none"
             raise InvalidValueError(f"criterion '{name}' has no option '{option}'; {offered}")
+        if not isinstance(value, known[option]) or (isinstance(value, float) and not math.isfinite(value)):
+            wanted = {float: "a number", str: "a word", bool: "true or false"}.get(known[option], "another value")
+            raise InvalidValueError(f"option '{option}' of criterion '{name}' is {wanted}, got '{value}'")
     return cls(**options)

@@ -60,8 +60,8 @@ class AutogradCoupling(AbsoluteCoupling):
         w = _required(weight)
 
         def loss(d_weight: Tensor, x: Tensor) -> Tensor:
-            _, by_weight = jvp(lambda v: F.linear(x, v), (w,), (d_weight,))
-            _, by_input = jvp(lambda v: F.linear(v, w), (x,), (self.epsilon * x,))
+            by_weight = jvp(lambda v: F.linear(x, v), (w,), (d_weight,))[1]
+            by_input = jvp(lambda v: F.linear(v, w), (x,), (self.epsilon * x,))[1]
             return (by_weight + by_input).square().sum()
 
         per_token = vmap(grad(loss), in_dims=(None, 0))
@@ -80,7 +80,9 @@ class Copal(Criterion):
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
-            raise InvalidValueError(f"estimator '{self.estimator}' is not known; known: {', '.join(ESTIMATORS)}")
+            raise InvalidValueError(
+                f"estimator '{self.estimator}' is not known; known: {', '.join(ESTIMATORS)}"
+            )
         if not 0 < self.epsilon <= 1:
             raise InvalidValueError(f"epsilon = {self.epsilon} is not a relative step; use 0 < epsilon <= 1")
 

@@ -157,7 +157,9 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, dict[s
     diagonal[dead] = 1
     warnings = {}
     if bool(dead.any()):
-        warnings["dead-inputs"] = f"{int(dead.sum())} inputs were never active in calibration; their weights go first"
+        warnings["dead-inputs"] = (
+            f"{int(dead.sum())} inputs were never active in calibration; their weights go first"
+        )
     scale = diagonal.mean()
     used = damping
     diagonal += used * scale
@@ -171,7 +173,9 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, dict[s
             raise NumericalError("the Gram matrix stays singular with damping 1; calibrate on more windows")
         diagonal += (raised - used) * scale
         used = raised
-        warnings["damping-raised"] = f"damping raised from {damping:g} to {used:g}: too few calibration tokens"
+        warnings["damping-raised"] = (
+            f"damping raised from {damping:g} to {used:g}: too few calibration tokens"
+        )
     identity = torch.eye(H.shape[0], device=H.device)
     inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
     return inverse.flip(0, 1).contiguous(), dead, warnings

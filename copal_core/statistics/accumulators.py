@@ -99,7 +99,9 @@ class GroupStatistics:
     def require(self, name: str) -> Tensor:
         """A total by name. Raises InvalidValueError when it was not gathered."""
         if name not in self.totals:
-            raise InvalidValueError(f"statistic '{name}' was not gathered; gathered: {', '.join(self.totals)}")
+            raise InvalidValueError(
+                f"statistic '{name}' was not gathered; gathered: {', '.join(self.totals)}"
+            )
         return self.totals[name]
 
     def mean(self, name: str) -> Tensor:

@@ -44,7 +44,9 @@ class HiddenStates:
                 batches[index] = self._forward(block, hidden)
 
     @torch.no_grad()
-    def calibrate(self, block: nn.Module, statistics: Sequence[Statistic], advance: bool) -> list[BlockStatistics]:
+    def calibrate(
+        self, block: nn.Module, statistics: Sequence[Statistic], advance: bool
+    ) -> list[BlockStatistics]:
         """Statistics of `block`, one for each set of windows.
 
         advance: also replace the hidden states by the outputs (dense propagation needs no second pass).

@@ -54,7 +54,11 @@ class _GroupHook:
     """Waits for the outputs of all projections of a group, then updates its totals."""
 
     def __init__(
-        self, gathered: BlockStatistics, group: str, members: Sequence[nn.Linear], statistics: Sequence[Statistic]
+        self,
+        gathered: BlockStatistics,
+        group: str,
+        members: Sequence[nn.Linear],
+        statistics: Sequence[Statistic],
     ) -> None:
         self._group = gathered.groups.setdefault(group, GroupStatistics())
         self._names = GROUPS[group]
