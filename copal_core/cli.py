@@ -247,9 +247,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="copal", description="Continual pruning of LLaMA checkpoints, measured."
-    )
+    parser = _Parser(prog="copal", description="Continual pruning of LLaMA checkpoints, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
