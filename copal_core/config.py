@@ -96,6 +96,14 @@ class Structure(_Frozen):
             raise InvalidValueError(f"structure '{text}' is not known; use unstructured or N:M, such as 2:4")
         return cls(sparsity=sparsity, group=group)
 
+    def check_divides(self, columns: int) -> None:
+        """Raise InvalidValueError when N:M groups do not divide an input dimension of `columns`."""
+        if self.kind == "n:m" and columns % self.group_size:
+            raise InvalidValueError(
+                f"{self} needs an input dimension that {self.group_size} divides; this layer has {columns}; "
+                "choose another group or unstructured pruning"
+            )
+
     @property
     def removed(self) -> float:
         """The share of weights removed, exact for N:M."""

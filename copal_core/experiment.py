@@ -19,7 +19,6 @@ from copal_core.continual import Step
 from copal_core.criteria._base import build_criterion
 from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.evaluation import evaluate, no_change
-from copal_core.masks import check_divides
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
 from copal_core.store import RunState, RunStore
@@ -125,9 +124,8 @@ class _Experiment:
                 f"checkpoint '{config.checkpoint}' has changed since the run began; what was finished belongs to "
                 "other weights; start a new run"
             )
-        if config.structure.kind == "n:m":
-            for columns in {columns for _, columns in described.projections.values()}:
-                check_divides(columns, config.structure)
+        for _, columns in described.projections.values():
+            config.structure.check_divides(columns)
 
     def _windows(self) -> tuple[list[Tensor], list[Tensor]]:
         """Calibration and evaluation windows of every domain; sampled once, then kept with the run."""

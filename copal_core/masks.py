@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from copal_core.config import Structure
-from copal_core.errors import InvalidValueError, NumericalError
+from copal_core.errors import NumericalError
 
 _COMPARE_UP_TO = 16  # N:M groups up to this size are ranked by comparing pairs; larger ones are sorted
 
@@ -38,6 +38,7 @@ def select(scores: Tensor, structure: Structure, sections: Sequence[int] | None 
         bad = int((~torch.isfinite(scores)).sum())
         raise NumericalError(f"{bad} of {scores.numel()} scores are not finite; the calibration overflowed")
     if structure.kind == "n:m":
+        structure.check_divides(scores.shape[1])
         return Selection(_keep_n_of_m(scores, structure.keep, structure.group_size), None)
     if structure.group == "row":
         return select_rows(scores, removed_count(scores.shape[1], structure.sparsity))
@@ -90,8 +91,6 @@ def _kth_smallest(scores: Tensor, count: int) -> Tensor:
 
 def _keep_n_of_m(scores: Tensor, keep: int, size: int) -> Tensor:
     rows, columns = scores.shape
-    if columns % size:
-        raise _not_divided(columns, keep, size)
     groups = scores.reshape(rows, columns // size, size)
     if size > _COMPARE_UP_TO:
         order = groups.argsort(dim=-1, stable=True)  # ascending, equal scores by index

@@ -68,6 +68,8 @@ def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Cri
             offered = f"it takes {', '.join(known)}" if known else "it takes none"
             raise InvalidValueError(f"criterion '{name}' has no option '{option}'; {offered}")
         if not isinstance(value, known[option]) or (isinstance(value, float) and not math.isfinite(value)):
-            wanted = {float: "a number", str: "a word", bool: "true or false"}.get(known[option], "another value")
+            wanted = {float: "a number", str: "a word", bool: "true or false"}.get(
+                known[option], "another value"
+            )
             raise InvalidValueError(f"option '{option}' of criterion '{name}' is {wanted}, got '{value}'")
     return cls(**options)

@@ -85,11 +85,7 @@ class _Chooser:
         self._sections = list(sections)
         self._start = start
         self._columns = columns
-        if structure.kind == "n:m" and columns % structure.group_size:
-            raise InvalidValueError(
-                f"{structure} needs an input dimension that {structure.group_size} divides; this layer has "
-                f"{columns}; choose another group or unstructured pruning"
-            )
+        structure.check_divides(columns)
 
     def whole_block(self, scores: Tensor) -> Tensor:
         """scores (columns of the block, out) -> kept, of the same shape."""
