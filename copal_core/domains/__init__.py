@@ -14,7 +14,17 @@ from copal_core.domains.readers import READERS
 from copal_core.domains.sample import Sample
 from copal_core.errors import DomainError
 
-__all__ = ["BUILTINS", "Document", "Domain", "DomainInfo", "Sample", "builtins", "find", "find_all", "hub_presets"]
+__all__ = [
+    "BUILTINS",
+    "Document",
+    "Domain",
+    "DomainInfo",
+    "Sample",
+    "builtins",
+    "find",
+    "find_all",
+    "hub_presets",
+]
 
 
 def find(spec: str) -> Domain:

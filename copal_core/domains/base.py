@@ -50,7 +50,7 @@ class Domain(ABC):
 
     spec: str
     name: str
-    label: str
+    label: str = ""
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:

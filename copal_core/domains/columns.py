@@ -18,7 +18,9 @@ def choose_column(source: str, columns: Sequence[str], asked: str | None, text_c
             raise DomainError(f"'{source}' has no column '{asked}'; its columns: {listed}")
         if asked not in text_columns:
             texts = ", ".join(text_columns) or "none"
-            raise DomainError(f"column '{asked}' of '{source}' does not hold text; columns with text: {texts}")
+            raise DomainError(
+                f"column '{asked}' of '{source}' does not hold text; columns with text: {texts}"
+            )
         return asked
     if "text" in text_columns:
         return "text"

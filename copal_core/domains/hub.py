@@ -18,8 +18,8 @@ from copal_core.errors import DomainError
 
 _HELD = 4_000_000  # characters read of one split at least, where it has them
 _SPEC = re.compile(
-    r"^hub:(?P<path>[\w.-]+/[\w.-]+)(:(?P<config>[\w.+-]+))?(#(?P<column>.+))?$"
-)  # fmt: skip
+    r"^hub:(?P<path>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[\w.+-]+))?(#(?P<column>.+))?$"
+)
 _ARTICLE = re.compile(r"^\s*= [^=].*[^=] =\s*$")  # WikiText's heading of an article
 
 

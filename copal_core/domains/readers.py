@@ -56,9 +56,9 @@ def read_jsonl(path: Path, column: str | None, seed: int, characters: int, repor
             if line.strip():
                 place = f"line {number + 1}" if start == 0 else f"line {number + 1} after byte {start:,}"
                 row = _json_object(line, path.name, place)
-                column = column or _json_column(row, path.name, None)
-                text = row.get(column) if column in row else _json_column(row, path.name, column)
-                _add(documents, place, text, path.name, column)
+                if column not in row or (not documents and row[column] is not None):
+                    column = _json_column(row, path.name, column)
+                _add(documents, place, row[column], path.name, column)
     return Pool(documents, notes)
 
 
@@ -118,9 +118,13 @@ def read_parquet(path: Path, column: str | None, seed: int, characters: int, rep
                         held += len(text or "")
                     report(f"reading {path.name}", min(held, limit), limit)
                     if held >= limit:
-                        return Pool(documents, [f"large file: {len(documents):,} of {file.metadata.num_rows:,} rows"])
+                        return Pool(
+                            documents, [f"large file: {len(documents):,} of {file.metadata.num_rows:,} rows"]
+                        )
     except (pa.ArrowException, OSError) as error:
-        raise DomainError(f"'{path.name}' is not a readable parquet file: {str(error).splitlines()[0]}") from None
+        raise DomainError(
+            f"'{path.name}' is not a readable parquet file: {str(error).splitlines()[0]}"
+        ) from None
     return Pool(documents)
 
 
@@ -142,7 +146,9 @@ def _add(documents: list[Document], place: str, text: object, source: str, colum
             f"column '{column}' of '{source}' holds {type(text).__name__} at {place}, not text; choose another column"
         )
     if "\0" in text:
-        raise DomainError(f"column '{column}' of '{source}' holds binary data at {place}; choose another column")
+        raise DomainError(
+            f"column '{column}' of '{source}' holds binary data at {place}; choose another column"
+        )
     documents.append(Document(place, text))
 
 
@@ -157,7 +163,9 @@ def _json_object(line: str, source: str, place: str) -> dict[str, object]:
 
 
 def _json_column(row: dict[str, object], source: str, asked: str | None) -> str:
-    return choose_column(source, list(row), asked, [name for name, value in row.items() if isinstance(value, str)])
+    return choose_column(
+        source, list(row), asked, [name for name, value in row.items() if isinstance(value, str)]
+    )
 
 
 def _separator(head: str) -> str:

@@ -40,12 +40,12 @@ def rows(source: Source, split: str, seed: int, label: str) -> Iterator[str]:
     def work() -> None:
         try:
             _reach(label)
-            for text in _stream(source, split, seed, label):
+            for text in () if stop.is_set() else _stream(source, split, seed, label):
+                put("row", text)
                 if stop.is_set():
                     return
-                put("row", text)
             put("end", None)
-        except Exception as error:  # every failure of the hub's libraries crosses to the caller
+        except Exception as error:  # noqa: BLE001 - every failure of the hub's libraries crosses over
             put("error", error)
 
     threading.Thread(target=work, daemon=True, name="hub").start()
@@ -76,10 +76,12 @@ def _reach(label: str) -> None:
     from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
-        raise DomainError(f"'{label}' is on the hub, and HF_HUB_OFFLINE is set; unset it, or stay local: {_OFFLINE}")
+        raise DomainError(
+            f"'{label}' is on the hub, and HF_HUB_OFFLINE is set; unset it, or stay local: {_OFFLINE}"
+        )
     try:
         get_session().head(constants.ENDPOINT, timeout=REACH)
-    except Exception as error:  # the HTTP client, and so its errors, differ between versions of the library
+    except Exception as error:  # noqa: BLE001 - the client, and so its errors, differ between versions
         raise DomainError(
             f"'{label}' is on the hub, and {constants.ENDPOINT} cannot be reached ({type(error).__name__}); "
             f"check the network, {_OFFLINE}"
@@ -121,10 +123,16 @@ def _stream(source: Source, split: str, seed: int, label: str) -> Iterator[str]:
 
 def _column(data: Any, source: Source, label: str) -> str:
     if data.features:
-        texts = [name for name, kind in data.features.items() if getattr(kind, "dtype", "") in ("string", "large_string")]
+        texts = [
+            name
+            for name, kind in data.features.items()
+            if getattr(kind, "dtype", "") in ("string", "large_string")
+        ]
         return choose_column(label, list(data.features), source.column, texts)
-    first = next(iter(data), {})
-    return choose_column(label, list(first), source.column, [n for n, v in first.items() if isinstance(v, str)])
+    first: dict[str, Any] = next(iter(data), {})
+    return choose_column(
+        label, list(first), source.column, [n for n, v in first.items() if isinstance(v, str)]
+    )
 
 
 def explained(error: Exception, source: Source, label: str) -> DomainError:
@@ -135,7 +143,9 @@ def explained(error: Exception, source: Source, label: str) -> DomainError:
     kind = type(error).__name__
     for matches, sentence in _SENTENCES:
         if matches(kind, text):
-            return DomainError(sentence.format(label=label, path=source.path, config=source.config, text=_short(text)))
+            return DomainError(
+                sentence.format(label=label, path=source.path, config=source.config, text=_short(text))
+            )
     return DomainError(f"'{label}' could not be read from the hub ({kind}: {_short(text)}); {_OFFLINE}")
 
 

@@ -20,7 +20,8 @@ def without_repeats(candidates: np.ndarray, evaluation: np.ndarray) -> np.ndarra
     if run < _SHORTEST:
         return np.ones(len(candidates), dtype=bool)
     known = np.unique(_hashes(evaluation, run))
-    return ~np.isin(_hashes(candidates, run), known).any(axis=1)
+    repeated = np.isin(_hashes(candidates, run), known)  # (n, runs)
+    return np.logical_not(repeated.any(axis=1))
 
 
 def _hashes(windows: np.ndarray, run: int) -> np.ndarray:

@@ -33,7 +33,9 @@ def draw(
     pool = domain.pool(seed, sum(targets.values()) * _CHARACTERS_PER_TOKEN, report)
     documents = [document for document in pool.documents if document.text.strip()]
     if not documents:
-        raise DomainError(f"domain '{domain.name}' holds no text; choose a source or a column with text in it")
+        raise DomainError(
+            f"domain '{domain.name}' holds no text; choose a source or a column with text in it"
+        )
     generator = np.random.default_rng(seed)
     notes = list(pool.notes)
     streams = _streams(documents, tokenizer, wanted, targets, generator, report, notes)
@@ -97,7 +99,9 @@ def _windows(
     chosen = np.flatnonzero(fresh)[:count]
     dropped = int((~fresh[: chosen[-1] + 1]).sum())
     if dropped:
-        notes.append(f"{dropped} calibration windows were replaced: they repeat text of the evaluation windows")
+        notes.append(
+            f"{dropped} calibration windows were replaced: they repeat text of the evaluation windows"
+        )
     calibration, calibration_owners = (part[chosen] for part in candidates["calibration"])
     owners = {"calibration": calibration_owners, "evaluation": evaluation_owners}
     return Sample(

@@ -103,7 +103,9 @@ def part_regions(
     for start in range(0, len(documents), _BATCH):
         batch = documents[start : start + _BATCH]
         report("tokenising", start, len(documents))
-        for document, ids in zip(batch, encode(tokenizer, [document.text for document in batch]), strict=True):
+        for document, ids in zip(
+            batch, encode(tokenizer, [document.text for document in batch]), strict=True
+        ):
             whole.add(document.id, ids)
     first, second = generator.permutation(sorted(needs)).tolist()
     cut = round(len(whole) * needs[first] / sum(needs.values()))

@@ -18,9 +18,13 @@ class WordTokenizer:
         self.numbers: dict[str, int] = {}
         self.tokenised = 0
 
-    def __call__(self, texts: list[str], add_special_tokens: bool, verbose: bool) -> dict[str, list[list[int]]]:
+    def __call__(
+        self, texts: list[str], add_special_tokens: bool, verbose: bool
+    ) -> dict[str, list[list[int]]]:
         assert not add_special_tokens
-        ids = [[self.numbers.setdefault(word, len(self.numbers) + 1) for word in text.split()] for text in texts]
+        ids = [
+            [self.numbers.setdefault(word, len(self.numbers) + 1) for word in text.split()] for text in texts
+        ]
         self.tokenised += sum(map(len, ids))
         return {"input_ids": ids}
 

@@ -49,7 +49,10 @@ def test_the_default_protocol_fits(name, calibration, real_tokenizer):
     assert min(sample.documents.values()) >= 3
     trained = {document.id for document in domain.training_documents()}
     assert not trained & {id for ids in sample.document_ids.values() for id in ids}
-    assert sample.calibration_text(0).strip() and "\N{REPLACEMENT CHARACTER}" not in sample.evaluation_text(0)[4:-4]
+    assert (
+        sample.calibration_text(0).strip()
+        and "\N{REPLACEMENT CHARACTER}" not in sample.evaluation_text(0)[4:-4]
+    )
 
 
 def test_plays_are_plain_text():

@@ -34,7 +34,10 @@ def windows(text: str) -> Windows:
 )
 def test_samples_are_disjoint_and_repeat(lengths, calibration, evaluation, seed):
     domain = TextDomain([words(number, length) for number, length in enumerate(lengths)])
-    asked = Windows(count=calibration[0], length=calibration[1]), Windows(count=evaluation[0], length=evaluation[1])
+    asked = (
+        Windows(count=calibration[0], length=calibration[1]),
+        Windows(count=evaluation[0], length=evaluation[1]),
+    )
     tokenizer = WordTokenizer()
     try:
         sample = domain.sample(tokenizer, *asked, seed)
@@ -56,7 +59,9 @@ def test_samples_are_disjoint_and_repeat(lengths, calibration, evaluation, seed)
 
 def test_seeds_choose_different_windows(tokenizer):
     domain = TextDomain([words(number, 100) for number in range(30)])
-    hashes = {domain.sample(tokenizer, windows("4x16"), windows("3x16"), seed).content_hash for seed in range(5)}
+    hashes = {
+        domain.sample(tokenizer, windows("4x16"), windows("3x16"), seed).content_hash for seed in range(5)
+    }
     assert len(hashes) == 5
 
 
@@ -110,11 +115,23 @@ def test_repeats_are_found_like_by_brute_force(data):
     ids = st.integers(0, 1)
     length, other = data.draw(st.integers(16, 80)), data.draw(st.integers(16, 80))
     source = np.array(data.draw(st.lists(ids, min_size=200, max_size=200)))
-    candidates = np.stack([source[start : start + length] for start in data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=6))])
-    evaluation = np.stack([source[start : start + other] for start in data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=4))])
+    candidates = np.stack(
+        [
+            source[start : start + length]
+            for start in data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=6))
+        ]
+    )
+    evaluation = np.stack(
+        [
+            source[start : start + other]
+            for start in data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=4))
+        ]
+    )
     run = min(64, length, other)
     known = {tuple(row[i : i + run]) for row in evaluation for i in range(other - run + 1)}
-    expected = [not any(tuple(row[i : i + run]) in known for i in range(length - run + 1)) for row in candidates]
+    expected = [
+        not any(tuple(row[i : i + run]) in known for i in range(length - run + 1)) for row in candidates
+    ]
     assert without_repeats(candidates, evaluation).tolist() == expected
 
 
@@ -122,7 +139,9 @@ def test_very_short_windows_may_recur():
     assert without_repeats(np.ones((3, 8), dtype=np.int64), np.ones((2, 8), dtype=np.int64)).all()
 
 
-@pytest.mark.parametrize(("calibration", "evaluation"), [("16x64", "12x64"), ("4x512", "2x512"), ("128x256", "1x2048")])
+@pytest.mark.parametrize(
+    ("calibration", "evaluation"), [("16x64", "12x64"), ("4x512", "2x512"), ("128x256", "1x2048")]
+)
 def test_too_little_text_says_what_fits_and_it_does(tokenizer, calibration, evaluation):
     domain = TextDomain([words(number, 99) for number in range(9)])
     with pytest.raises(DomainError, match=r"holds 900 tokens of text, .* need [\d,]+; .*would fit") as caught:

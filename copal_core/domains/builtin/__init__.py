@@ -18,7 +18,6 @@ class BuiltIn(Domain):
     wherever, never meets a document that `tiny` was trained on.
     """
 
-    label: ClassVar[str]
     description: ClassVar[str]
     training_share: ClassVar[float] = 0.5
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 from copal_core.domains.base import Document
 from copal_core.domains.builtin import BUILTINS, BuiltIn
@@ -40,7 +41,7 @@ def _texts() -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, path in sorted(_files().items()):
         try:
-            text = path.locate().read_text(encoding="utf-8")
+            text = Path(path.locate()).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
         texts[name] = text

@@ -11,8 +11,10 @@ from copal_core.domains.builtin import BUILTINS, BuiltIn
 
 # Tests, generated tables, frozen legacy copies and demonstrations read unlike code that people write.
 _LEFT_OUT = frozenset(
-    "site-packages dist-packages test tests idlelib lib2to3 encodings pydoc_data turtledemo ensurepip"
-    " msilib __pycache__ lib-dynload __phello__".split()
+    {
+        *("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data"),
+        *("turtledemo", "ensurepip", "msilib", "lib-dynload", "__pycache__", "__phello__"),
+    }
 )
 _SHORTEST = 400  # characters: shorter files are mostly re-exports
 
