@@ -12,14 +12,24 @@ from numpy.typing import NDArray
 
 from copal_core.figures.layers import Range
 from copal_core.figures.numbers import compact, percent, power
-from copal_core.figures.template import KEPT_COLOUR, PRUNED_COLOUR, SEQUENTIAL, figure, log_ticks
+from copal_core.figures.template import (
+    KEPT_COLOUR,
+    PRUNED_COLOUR,
+    SEQUENTIAL,
+    band,
+    figure,
+    log_ticks,
+    upright,
+)
 
 Tiles = Mapping[str, NDArray[Any]]
+_THRESHOLD = "#D55E00"
+_NOTHING = 1e-25  # a tile of pruned weights alone scores zero, which has no logarithm
 
 
 def score_range(*tiles: Tiles) -> Range:
     """One log10 colour range for the weight maps that are compared."""
-    positive = [tile["score"][tile["score"] > 0] for tile in tiles if "score" in tile]
+    positive = [tile["score"][tile["score"] > _NOTHING] for tile in tiles if "score" in tile]
     values = np.log10(np.concatenate(positive).astype(float)) if positive else np.array([])
     if not len(values):
         return (0.0, 1.0)
@@ -36,41 +46,49 @@ def map_table(tiles: Tiles, kind: str) -> pd.DataFrame:
 def score_map(tiles: Tiles, shape: tuple[int, int], colours: Range) -> go.Figure:
     """Mean score of each tile of the (out, in) weight, coloured by its logarithm."""
     scores = np.asarray(tiles["score"], dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(scores > 0, np.log10(scores), np.nan)
-    return _weight_map(z, shape, colours, log_ticks(*colours), np.vectorize(compact)(scores))
+    z = np.log10(np.where(scores > _NOTHING, scores, np.nan))
+    return _weight_map(z, shape, colours, log_ticks(*colours), "score %{customdata:.3g}", scores)
 
 
 def kept_map(tiles: Tiles, shape: tuple[int, int]) -> go.Figure:
     """Share of weights kept in each tile, always from 0 to 100 %."""
     kept = np.asarray(tiles["kept"], dtype=float)
     ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"]}
-    return _weight_map(
-        kept, shape, (0.0, 1.0), ticks, np.vectorize(lambda share: f"{percent(share)} kept")(kept)
-    )
+    return _weight_map(kept, shape, (0.0, 1.0), ticks, "%{z:.0%} kept")
 
 
 def _weight_map(
-    z: NDArray[Any], shape: tuple[int, int], colours: Range, ticks: dict[str, Any], text: NDArray[Any]
+    z: NDArray[Any],
+    shape: tuple[int, int],
+    colours: Range,
+    ticks: dict[str, Any],
+    hover: str,
+    customdata: NDArray[Any] | None = None,
 ) -> go.Figure:
     rows, columns = z.shape
     heatmap = go.Heatmap(
         z=z,
         x=(np.arange(columns) + 0.5) * shape[1] / columns,
         y=(np.arange(rows) + 0.5) * shape[0] / rows,
-        text=text,
-        hovertemplate="outputs near %{y:.0f} · inputs near %{x:.0f}<br>%{text}<extra></extra>",
+        customdata=customdata,
+        hovertemplate="outputs near %{y:.0f} · inputs near %{x:.0f}<br>" + hover + "<extra></extra>",
         zmin=colours[0],
         zmax=colours[1],
         colorscale=SEQUENTIAL,
         colorbar={"tickmode": "array", **ticks},
     )
-    made = figure(heatmap, height=380)
-    made.update_xaxes(
-        title="input feature", fixedrange=True, range=[0, shape[1]], constrain="domain", nticks=6
+    return figure(
+        heatmap,
+        height=380,
+        xaxis={"title": "input feature", "fixedrange": True, "range": [0, shape[1]], "nticks": 6},
+        yaxis={
+            "title": "output neuron",
+            "fixedrange": True,
+            "range": [shape[0], 0],
+            "showgrid": False,
+            "nticks": 6,
+        },
     )
-    made.update_yaxes(title="output neuron", fixedrange=True, range=[shape[0], 0], showgrid=False, nticks=6)
-    return made
 
 
 def histogram_table(tiles: Tiles) -> pd.DataFrame:
@@ -105,28 +123,32 @@ def histogram_figure(table: pd.DataFrame, threshold: tuple[float, float, float] 
         )
         for column, colour in (("pruned", PRUNED_COLOUR), ("kept", KEPT_COLOUR))
     ]
-    made = figure(*traces, height=380, barmode="stack", bargap=0.04, showlegend=True)
     first, last = int(np.floor(low.min())), int(np.ceil(high.max()))
     ticks = list(range(first, last + 1, max(1, (last - first) // 6)))
-    made.update_xaxes(
-        title="score (log scale)",
-        tickvals=ticks,
-        ticktext=[f"10{power(tick)}" for tick in ticks],
-        fixedrange=True,
+    xaxis = {
+        "title": "score (log scale)",
+        "tickvals": ticks,
+        "ticktext": [f"10{power(tick)}" for tick in ticks],
+    }
+    return figure(
+        *traces,
+        height=380,
+        barmode="stack",
+        bargap=0.04,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        shapes=_threshold_marks(threshold),
+        xaxis={**xaxis, "fixedrange": True},
+        yaxis={"title": "weights", "tickformat": ".2s", "fixedrange": True},
     )
-    made.update_yaxes(title="weights", tickformat=".2s", fixedrange=True)
-    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 8})
-    _mark_threshold(made, threshold)
-    return made
 
 
-def _mark_threshold(made: go.Figure, threshold: tuple[float, float, float] | None) -> None:
+def _threshold_marks(threshold: tuple[float, float, float] | None) -> list[dict[str, Any]]:
     if threshold is None or not all(value > 0 for value in threshold):
-        return
+        return []
     low, middle, high = np.log10(threshold)
-    if high > low:
-        made.add_vrect(x0=low, x1=high, fillcolor="#D55E00", opacity=0.15, line_width=0, layer="below")
-    made.add_vline(x=middle, line={"color": "#D55E00", "width": 2})
+    spread = [band(low, high, _THRESHOLD)] if high > low else []
+    return [*spread, upright(middle, _THRESHOLD, "solid")]
 
 
 def rows_table(tiles: Tiles, rows: int) -> pd.DataFrame:
@@ -144,10 +166,12 @@ def rows_figure(table: pd.DataFrame) -> go.Figure:
         line={"color": KEPT_COLOUR, "shape": "hvh"},
         hovertemplate="outputs near %{x:.0f}<br>%{y:.1%} kept<extra></extra>",
     )
-    made = figure(line, height=240)
-    made.update_xaxes(title="output neuron", fixedrange=True)
-    made.update_yaxes(title="share kept", tickformat=".0%", range=[0, 1.02], fixedrange=True)
-    return made
+    return figure(
+        line,
+        height=240,
+        xaxis={"title": "output neuron", "fixedrange": True},
+        yaxis={"title": "share kept", "tickformat": ".0%", "range": [0, 1.02], "fixedrange": True},
+    )
 
 
 def heads_table(tiles: Tiles) -> pd.DataFrame | None:
@@ -159,7 +183,7 @@ def heads_table(tiles: Tiles) -> pd.DataFrame | None:
 
 
 def heads_figure(table: pd.DataFrame) -> go.Figure:
-    """Mean score of each attention head, on a logarithmic axis; hover shows the share kept."""
+    """Mean score of each attention head, logarithmic where they span decades; hover shows the share kept."""
     marks = go.Scatter(
         x=table["head"],
         y=table["score"],
@@ -168,7 +192,12 @@ def heads_figure(table: pd.DataFrame) -> go.Figure:
         customdata=[percent(share) for share in table["kept"]],
         hovertemplate="head %{x}<br>mean score %{y:.3g}<br>%{customdata} kept<extra></extra>",
     )
-    made = figure(marks, height=240)
-    made.update_xaxes(title="head", fixedrange=True, dtick=max(1, len(table) // 12))
-    made.update_yaxes(title="mean score", type="log", exponentformat="power", nticks=5, fixedrange=True)
-    return made
+    values = table["score"].to_numpy(float)
+    wide = bool((values > 0).all()) and float(values.max()) > 8 * float(values.min())
+    scale = {"type": "log", "exponentformat": "power", "nticks": 5} if wide else {"rangemode": "tozero"}
+    return figure(
+        marks,
+        height=240,
+        xaxis={"title": "head", "fixedrange": True, "dtick": max(1, len(table) // 12)},
+        yaxis={"title": "mean score", "fixedrange": True, **scale},
+    )

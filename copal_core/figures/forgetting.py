@@ -12,12 +12,15 @@ from copal_core import metrics
 from copal_core.figures.layers import Range
 from copal_core.figures.numbers import compact, signed
 from copal_core.figures.template import (
-    DENSE_COLOUR,
-    SEQUENTIAL,
+    SEQUENTIAL_UNDER_TEXT,
+    TEXT_ON_CELL,
+    band,
     figure,
     label,
+    level,
     method_colour,
     method_dash,
+    upright,
 )
 from copal_core.results import perplexity_matrix
 
@@ -49,28 +52,34 @@ def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
         y=list(range(table.shape[0])),
         zmin=colours[0],
         zmax=colours[1],
-        colorscale=SEQUENTIAL,
-        reversescale=True,  # dark is far from dense
+        colorscale=SEQUENTIAL_UNDER_TEXT,
+        reversescale=True,  # yellow is dense, grey is far from it
         xgap=2,
         ygap=2,
         text=[[compact(value) for value in row] for row in values],
         texttemplate="%{text}",
+        textfont={"color": TEXT_ON_CELL},
         customdata=[[f"{compact(2.0**ratio)} × dense" for ratio in row] for row in ratios],
         hovertemplate="perplexity %{text}<br>%{customdata}<extra></extra>",
         colorbar={"tickvals": ticks, "ticktext": [f"×{compact(2.0**tick)}" for tick in ticks]},
     )
-    made = figure(heatmap, height=90 + 40 * len(table))
-    made.update_xaxes(
-        tickvals=list(range(table.shape[1])),
-        ticktext=[label(name) for name in table.columns],
-        fixedrange=True,
-        side="top",
+    return figure(
+        heatmap,
+        height=90 + 40 * len(table),
+        xaxis={
+            "tickvals": list(range(table.shape[1])),
+            "ticktext": [label(name) for name in table.columns],
+            "fixedrange": True,
+            "side": "top",
+        },
+        yaxis={
+            "tickvals": list(range(len(table))),
+            "ticktext": [label(name) for name in table.index],
+            "autorange": "reversed",
+            "fixedrange": True,
+            "showgrid": False,
+        },
     )
-    made.update_yaxes(
-        tickvals=list(range(len(table))), ticktext=[label(name) for name in table.index],
-        autorange="reversed", fixedrange=True, showgrid=False,
-    )  # fmt: skip
-    return made
 
 
 def curve_table(
@@ -90,14 +99,8 @@ def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
     added: the step in which the domain itself was added (1-based), marked in the figure.
     """
     dense = table.iloc[0, 1] if table.shape[1] > 1 else np.nan
-    made = figure(height=280)
-    made.add_vrect(
-        x0=added - 0.08, x1=added + 0.08, fillcolor=DENSE_COLOUR, opacity=0.2, line_width=0, layer="below"
-    )
-    if np.isfinite(dense):
-        made.add_hline(y=dense, line={"color": DENSE_COLOUR, "width": 2, "dash": "longdash"})
-    for method in table.columns[1:]:
-        made.add_scatter(
+    lines = [
+        go.Scatter(
             x=table["step"][1:],
             y=table[method][1:],
             mode="lines+markers",
@@ -105,16 +108,21 @@ def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
             line={"color": method_colour(method), "dash": method_dash(method), "width": 2.2},
             hovertemplate=f"{label(method)}<br>after step %{{x}}: %{{y:.4g}}<extra></extra>",
         )
-    values = table.iloc[1:, 1:].to_numpy(float)
-    values = values[np.isfinite(values)]
-    spread = len(values) and values.min() > 0 and values.max() / values.min() > 8
-    made.update_xaxes(title="step", dtick=1, range=[0.8, len(table) - 0.8], fixedrange=True)
-    made.update_yaxes(
-        title="perplexity", type="log" if spread else "linear", tickformat="~s", nticks=6, fixedrange=True
+        for method in table.columns[1:]
+    ]
+    values = table.to_numpy(float)[:, 1:]
+    values = values[np.isfinite(values) & (values > 0)]
+    spread = float(values.max() / values.min()) if len(values) else 1.0
+    yaxis = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
+    if spread > 8:
+        yaxis |= {"type": "log", "dtick": "D2" if spread < 100 else 1}
+    return figure(
+        *lines,
+        height=280,
+        shapes=[band(added - 0.08, added + 0.08), *([level(dense, 2)] if np.isfinite(dense) else [])],
+        xaxis={"title": "step", "dtick": 1, "range": [0.8, len(table) - 0.8], "fixedrange": True},
+        yaxis=yaxis,
     )
-    if spread:
-        made.update_yaxes(dtick="D2" if values.max() / values.min() < 100 else 1)
-    return made
 
 
 def summary_table(perplexity: pd.DataFrame, methods: Sequence[str], domains: Sequence[str]) -> pd.DataFrame:
@@ -162,19 +170,17 @@ def _bars(summary: pd.DataFrame, column: str, title: str, line: float, text: obj
         cliponaxis=False,
         hovertemplate="%{y}<br>%{text}<extra></extra>",
     )
-    made = figure(bars, height=70 + 34 * max(1, len(ordered)), bargap=0.35)
-    low, high = (
-        min(0.0, float(values.min() if len(values) else 0)),
-        max(0.0, float(values.max() if len(values) else 1)),
-    )
+    low, high = (min(0.0, values.min()), max(0.0, values.max())) if len(values) else (0.0, 1.0)
     pad = 0.18 * ((high - low) or 1)
-    made.update_xaxes(
-        title=title, fixedrange=True, range=[low - (pad if low < 0 else 0), high + pad], showgrid=True
+    ends = [low - (pad if low < 0 else 0), high + pad]
+    return figure(
+        bars,
+        height=70 + 34 * max(1, len(ordered)),
+        bargap=0.35,
+        shapes=[upright(line)] if np.isfinite(line) else [],
+        xaxis={"title": title, "fixedrange": True, "range": ends, "showgrid": True},
+        yaxis={"fixedrange": True, "showgrid": False},
     )
-    made.update_yaxes(fixedrange=True, showgrid=False)
-    if np.isfinite(line):
-        made.add_vline(x=line, line={"color": DENSE_COLOUR, "width": 2, "dash": "longdash"})
-    return made
 
 
 def _ratios(table: pd.DataFrame) -> np.ndarray:

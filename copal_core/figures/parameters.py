@@ -30,9 +30,8 @@ def parameter_table(parameters: Mapping[str, int]) -> pd.DataFrame:
 
 def parameter_figure(table: pd.DataFrame) -> go.Figure:
     """One bar of all parameters, by part; blue parts can be pruned, grey ones never are."""
-    made = figure(height=130, barmode="stack", showlegend=True)
-    for row in table.itertuples():
-        made.add_bar(
+    bars = [
+        go.Bar(
             x=[row.parameters],
             y=[""],
             orientation="h",
@@ -44,9 +43,15 @@ def parameter_figure(table: pd.DataFrame) -> go.Figure:
             insidetextanchor="middle",
             hovertemplate=f"{row.part}: {count(row.parameters)} ({percent(row.share)})<extra></extra>",
         )
-    made.update_xaxes(visible=False, fixedrange=True, range=[0, max(1, int(table["parameters"].sum()))])
-    made.update_yaxes(visible=False, fixedrange=True)
-    made.update_layout(
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+        for row in table.itertuples()
+    ]
+    total = max(1, int(table["parameters"].sum()))
+    return figure(
+        *bars,
+        height=130,
+        barmode="stack",
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        xaxis={"visible": False, "fixedrange": True, "range": [0, total]},
+        yaxis={"visible": False, "fixedrange": True},
     )
-    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,18 +13,22 @@ from copal_core import metrics
 from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import percent
 from copal_core.figures.template import (
-    DENSE_COLOUR,
     KEPT_COLOUR,
     NEWLY_COLOUR,
     PRUNED_COLOUR,
     REVIVED_COLOUR,
-    SEQUENTIAL,
+    SEQUENTIAL_UNDER_TEXT,
+    TEXT_ON_CELL,
     figure,
     label,
+    level,
     method_colour,
     method_dash,
 )
 from copal_core.results import stasis_by_step
+
+_SHADES = ("#0072B2", "#56B4E9", "#009E73", "#6B8E23", "#D55E00", "#E69F00", "#CC79A7")
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 
 
 def step_table(layers: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
@@ -38,26 +43,27 @@ def step_table(layers: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 
 def step_figure(table: pd.DataFrame) -> go.Figure:
     """Stasis after each step by method, between its expected value and its ceiling."""
-    made = figure(height=300)
+    lines = []
     for method in dict.fromkeys(table["method"]):
         chosen = table[table["method"] == method]
-        made.add_scatter(
-            x=chosen["step"],
-            y=chosen["stasis"],
-            mode="lines+markers",
-            name=label(method),
-            line={"color": method_colour(method), "dash": method_dash(method)},
-            hovertemplate=f"{label(method)}<br>step %{{x}}: %{{y:.1%}} stay pruned<extra></extra>",
+        lines.append(
+            go.Scatter(
+                x=chosen["step"],
+                y=chosen["stasis"],
+                mode="lines+markers",
+                name=label(method),
+                line={"color": method_colour(method), "dash": method_dash(method)},
+                hovertemplate=f"{label(method)}<br>step %{{x}}: %{{y:.1%}} stay pruned<extra></extra>",
+            )
         )
-    _reference_lines(made, float(table["expected"].mean()) if len(table) else None)
     steps = sorted(set(table["step"]))
-    made.update_xaxes(
-        title="step",
-        tickvals=steps,
-        range=[min(steps) - 0.4, max(steps) + 0.4] if steps else None,
-        fixedrange=True,
+    ends = [min(steps) - 0.4, max(steps) + 0.4] if steps else None
+    return figure(
+        *lines,
+        height=300,
+        xaxis={"title": "step", "tickvals": steps, "range": ends, "fixedrange": True},
+        **_between_references(table),
     )
-    return made
 
 
 def layer_table(layers: pd.DataFrame, method: str, step: int) -> pd.DataFrame:
@@ -77,24 +83,29 @@ def layer_table(layers: pd.DataFrame, method: str, step: int) -> pd.DataFrame:
 
 def layer_figure(table: pd.DataFrame) -> go.Figure:
     """Stasis of every layer: one point a projection and block."""
-    made = figure(height=320, showlegend=True)
-    shades = ("#0072B2", "#56B4E9", "#009E73", "#6B8E23", "#D55E00", "#E69F00", "#CC79A7")
-    symbols = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
-    for projection, colour, symbol in zip(PROJECTIONS, shades, symbols, strict=True):
+    lines = []
+    for projection, colour, symbol in zip(PROJECTIONS, _SHADES, _SYMBOLS, strict=True):
         chosen = table[table["projection"] == projection]
-        made.add_scatter(
-            x=chosen["block"],
-            y=chosen["stasis"],
-            mode="lines+markers",
-            name=projection.removesuffix("_proj"),
-            line={"color": colour, "width": 1},
-            marker={"color": colour, "symbol": symbol, "size": 6},
-            hovertemplate=f"block %{{x}} · {projection}<br>%{{y:.1%}} stay pruned<extra></extra>",
+        lines.append(
+            go.Scatter(
+                x=chosen["block"],
+                y=chosen["stasis"],
+                mode="lines+markers",
+                name=projection.removesuffix("_proj"),
+                line={"color": colour, "width": 1},
+                marker={"color": colour, "symbol": symbol, "size": 6},
+                hovertemplate=f"block %{{x}} · {projection}<br>%{{y:.1%}} stay pruned<extra></extra>",
+            )
         )
-    _reference_lines(made, float(table["expected"].mean()) if len(table) else None)
-    made.update_xaxes(title="decoder block", fixedrange=True, nticks=12)
-    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
-    return made
+    blocks = int(table["block"].max()) + 1 if len(table) else 1
+    return figure(
+        *lines,
+        height=320,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        xaxis={"title": "decoder block", "fixedrange": True, "dtick": max(1, -(-blocks // 12))},
+        **_between_references(table),
+    )
 
 
 def flow_table(layers: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -150,15 +161,13 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
             "hovertemplate": "%{customdata}<extra></extra>",
         },
     )  # fmt: skip
-    made = figure(sankey, height=260, margin={"l": 4, "r": 4, "t": 26, "b": 8})
+    notes = []
     for index, stage in enumerate(stages):
-        place = index / max(1, len(stages) - 1)
         anchor = "left" if index == 0 else "right" if index == len(stages) - 1 else "center"
-        made.add_annotation(
-            text=f"{stage}. {label(domains[stage - 1])}", x=place, y=1.0, xref="paper", yref="paper",
-            showarrow=False, xanchor=anchor, yanchor="bottom",
-        )  # fmt: skip
-    return made
+        place = {"x": index / max(1, len(stages) - 1), "y": 1.0, "xref": "paper", "yref": "paper"}
+        text = f"{stage}. {label(domains[stage - 1])}"
+        notes.append({**place, "text": text, "showarrow": False, "xanchor": anchor, "yanchor": "bottom"})
+    return figure(sankey, height=260, margin={"l": 4, "r": 4, "t": 26, "b": 8}, annotations=notes)
 
 
 def overlap_table(
@@ -191,27 +200,43 @@ def overlap_figure(table: pd.DataFrame) -> go.Figure:
         y=names,
         zmin=0,
         zmax=1,
-        colorscale=SEQUENTIAL,
+        colorscale=SEQUENTIAL_UNDER_TEXT,
         xgap=2,
         ygap=2,
         text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values],
         texttemplate="%{text}",
+        textfont={"color": TEXT_ON_CELL},
         hovertemplate="%{y}<br>%{x}<br>Jaccard %{z:.3f}<extra></extra>",
         colorbar={"tickvals": [0, 0.25, 0.5, 0.75, 1]},
     )
-    made = figure(heatmap, height=150 + 44 * len(names))
-    made.update_xaxes(fixedrange=True, tickangle=-40)
-    made.update_yaxes(fixedrange=True, autorange="reversed", showgrid=False)
-    return made
+    return figure(
+        heatmap,
+        height=150 + 44 * len(names),
+        xaxis={"fixedrange": True, "tickangle": -40},
+        yaxis={"fixedrange": True, "autorange": "reversed", "showgrid": False},
+    )
 
 
-def _reference_lines(made: go.Figure, expected: float | None) -> None:
-    dash = {"color": DENSE_COLOUR, "width": 1.5, "dash": "longdash"}
-    made.add_hline(y=1.0, line=dash, annotation={"text": "ceiling: nothing moves", "yanchor": "bottom"})
-    if expected is not None and np.isfinite(expected):
-        text = f"independent masks: {percent(expected)}"
-        made.add_hline(y=expected, line=dash, annotation={"text": text, "yanchor": "top"})
-    made.update_yaxes(title="stasis", tickformat=".0%", range=[0, 1.12], fixedrange=True, dtick=0.25)
+def _between_references(table: pd.DataFrame) -> dict[str, Any]:
+    """Layout of a stasis axis, with its ceiling and the value expected of independent masks."""
+    marks = [(1.0, "ceiling: nothing moves", "bottom")]
+    expected = float(table["expected"].mean()) if len(table) else float("nan")
+    if np.isfinite(expected):
+        marks.append((expected, f"independent masks: {percent(expected)}", "top"))
+    notes = [
+        {
+            "text": text,
+            "y": y,
+            "yanchor": anchor,
+            "x": 1,
+            "xref": "x domain",
+            "xanchor": "right",
+            "showarrow": False,
+        }
+        for y, text, anchor in marks
+    ]
+    yaxis = {"title": "stasis", "tickformat": ".0%", "range": [0, 1.12], "fixedrange": True, "dtick": 0.25}
+    return {"shapes": [level(y) for y, _, _ in marks], "annotations": notes, "yaxis": yaxis}
 
 
 def _faded(colour: str) -> str:

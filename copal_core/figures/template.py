@@ -15,7 +15,7 @@ import plotly.io as pio
 
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError
-from copal_core.figures.numbers import power
+from copal_core.figures.numbers import compact, power
 
 NAME = "copal"
 CRITERION_COLOURS = {"copal": "#D55E00", "wanda": "#0072B2", "sparsegpt": "#009E73", "magnitude": "#CC79A7"}
@@ -25,6 +25,9 @@ DENSE_COLOUR = "#808080"
 KEPT_COLOUR, PRUNED_COLOUR, REVIVED_COLOUR = "#0072B2", "#A0A0A0", "#E69F00"
 NEWLY_COLOUR = "#CC79A7"
 SEQUENTIAL = "Cividis"
+# the light half of cividis, on which dark numbers can be read; from far to near
+SEQUENTIAL_UNDER_TEXT = ["#8A8779", "#A59C74", "#C3B369", "#E1CC55", "#FEE838"]
+TEXT_ON_CELL = "#14171A"
 DIVERGING = [[0.0, "#2166AC"], [0.25, "#92C5DE"], [0.5, "#F4F2EE"], [0.75, "#F4A582"], [1.0, "#B35806"]]
 CLEAR = "rgba(0,0,0,0)"
 GRID = "rgba(128,128,128,0.22)"
@@ -58,13 +61,47 @@ pio.templates[NAME] = _template()
 
 
 def figure(*traces: Any, height: int = 320, **layout: Any) -> go.Figure:
-    """An empty or filled figure in the house template; `layout` as plotly takes it."""
-    made = go.Figure(data=list(traces))
-    # explicit, not only in the template: a host page may lay its own template's background over ours
-    made.update_layout(template=NAME, height=height, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, dragmode=False)
-    made.update_layout(margin={"l": 0, "r": 8, "t": 12, "b": 0}, showlegend=False, modebar=_MODEBAR)
-    made.update_layout(**layout)
-    return made
+    """A figure in the house template; `layout` as plotly takes it.
+
+    Everything goes into one construction: plotly validates each later update on its own, which is slow.
+    """
+    content = {
+        "template": NAME,
+        "height": height,
+        "dragmode": False,
+        "showlegend": False,
+        "modebar": _MODEBAR,
+        # explicit, not only in the template: a host page may lay its own template over ours
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "margin": {"l": 0, "r": 8, "t": 12, "b": 0},
+    }
+    return go.Figure(data=list(traces), layout={**content, **layout})
+
+
+def level(y: float, width: float = 1.5) -> dict[str, Any]:
+    """A dashed grey line across the figure: a reference that is not a method."""
+    dash = {"color": DENSE_COLOUR, "width": width, "dash": "longdash"}
+    return {"type": "line", "xref": "x domain", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": dash}
+
+
+def upright(x: float, colour: str = DENSE_COLOUR, dash: str = "longdash") -> dict[str, Any]:
+    """A line from the bottom of the figure to its top."""
+    line = {"color": colour, "width": 2, "dash": dash}
+    return {"type": "line", "yref": "y domain", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line}
+
+
+def band(x0: float, x1: float, colour: str = DENSE_COLOUR) -> dict[str, Any]:
+    """A faint upright band behind the data."""
+    place = {"yref": "y domain", "y0": 0, "y1": 1, "x0": x0, "x1": x1}
+    return {
+        "type": "rect",
+        **place,
+        "fillcolor": colour,
+        "opacity": 0.18,
+        "line": {"width": 0},
+        "layer": "below",
+    }
 
 
 def label(text: object) -> str:
@@ -87,13 +124,17 @@ def method_dash(method: str) -> str:
 
 def log_ticks(low: float, high: float) -> dict[str, list[Any]]:
     """Colour-bar ticks at whole powers of ten for values given as log10, at most seven of them."""
-    first, last = math.floor(low + 1e-9), math.ceil(high - 1e-9)
-    every = max(1, math.ceil((last - first) / 6))
-    values = [value for value in range(first, last + 1, every) if low - 0.02 <= value <= high + 0.02]
-    if len(values) >= 2:
+    first, last = math.floor(low), math.ceil(high)
+    if high - low >= 2:
+        every = max(1, math.ceil((last - first) / 6))
+        values = [value for value in range(first, last + 1, every) if low <= value <= high]
         return {"tickvals": values, "ticktext": [f"10{power(value)}" for value in values]}
-    middle = [low, (low + high) / 2, high] if high > low else [low]
-    return {"tickvals": middle, "ticktext": [f"{10.0**value:.2g}" for value in middle]}
+    steps = [(digit, exponent) for exponent in range(first, last + 1) for digit in (1, 2, 5)]
+    marks = [digit * 10.0**exponent for digit, exponent in steps]
+    marks = [mark for mark in marks if low <= math.log10(mark) <= high]
+    if len(marks) < 2:
+        marks = [10.0**low, 10.0 ** ((low + high) / 2), 10.0**high]
+    return {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [compact(mark) for mark in marks]}
 
 
 def _parts(method: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from copal_core.errors import CopalError
+from copal_core.errors import CopalError, RunError
 from copal_core.figures import cells
 from copal_core.figures.layers import Range
 from copal_core.figures.numbers import compact, count, percent
@@ -16,6 +16,8 @@ from copal_core.store import RunStore
 from pages.components import charts, links, runs
 from pages.components.layer_views import MapChoice
 from pages.components.text import empty_state, plain, show_error
+
+_MAPS = ("score", "kept", "histogram", "edges", "row_kept")
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,16 @@ def _cell(store: RunStore, choice: MapChoice, block: int, projection: str) -> Ce
     ]
     if not len(chosen):
         return None
+    tiles = runs.tiles(store, choice.method, choice.step, block, projection)
+    if not set(_MAPS) <= set(tiles):
+        raise RunError(
+            f"the maps of block {block}, {projection} are incomplete; resume the run, or run it again"
+        )
     return Cell(
         title=f"{choice.method}, after {runs.step_name(store, choice.step)}",
         name=f"{choice.method}-step{choice.step}-block{block}-{projection}".replace(":", "-"),
         row=chosen.iloc[0],
-        tiles=runs.tiles(store, choice.method, choice.step, block, projection),
+        tiles=tiles,
     )
 
 
@@ -131,7 +138,7 @@ def _scores(cell: Cell) -> None:
     charts.title(
         f"Scores{marked}",
         help="Orange: the median threshold below which weights were removed; the band holds 90 % of the "
-        "comparison groups' thresholds.",
+        "comparison groups' thresholds. Scores of zero are counted in the lowest bin.",
     )
     table = cells.histogram_table(cell.tiles)
     figure = cells.histogram_figure(table, threshold)

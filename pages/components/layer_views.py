@@ -22,13 +22,13 @@ class MapChoice:
     step: int
 
 
-def choose_map(store: RunStore, prefix: str = "", default: int = 0) -> MapChoice:
+def choose_map(store: RunStore, prefix: str = "", default: int = 0, which: str = "") -> MapChoice:
     """Two boxes, method and step. `prefix` separates the second map of a comparison in the URL."""
     methods, steps = runs.methods_of(store), list(range(1, len(store.domains) + 1))
     left, right = st.columns(2)
     with left:
         method = links.choose(
-            "Method",
+            f"{which} method".strip().capitalize(),
             f"{prefix}method",
             methods,
             methods[0],
@@ -36,7 +36,7 @@ def choose_map(store: RunStore, prefix: str = "", default: int = 0) -> MapChoice
         )
     with right:
         step = links.choose(
-            "After domain",
+            f"{which}, after domain".removeprefix(", ").capitalize(),
             f"{prefix}step",
             steps,
             steps[default],
@@ -57,9 +57,9 @@ def draw_maps(store: RunStore) -> list[MapChoice]:
         hidden_label=True,
     )
     with st.container(border=True):
-        choices = [choose_map(store)]
+        choices = [choose_map(store, which="first" if view == "compare" else "")]
         if view == "compare":
-            choices.append(choose_map(store, "other_", default=-1))
+            choices.append(choose_map(store, "other_", default=-1, which="second"))
         metric = links.choose(
             "Colour",
             "metric",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -33,9 +35,8 @@ def forgetting(store: RunStore) -> None:
     st.subheader("Perplexity of each domain", help=GLOSSARY["perplexity"])
     st.caption("Lower is better. The vertical band marks the step at which the domain itself was added.")
     charts.method_key(methods)
-    columns = st.columns(2)
-    for index, domain in enumerate(domains):
-        with columns[index % 2]:
+    for index, (place, domain) in enumerate(zip(_in_pairs(len(domains)), domains, strict=True)):
+        with place:
             charts.title(f"{index + 1}. {plain(domain)}")
             table = forgetting_figures.curve_table(perplexity, methods, domains, domain)
             figure = forgetting_figures.curve_figure(table, added=index + 1)
@@ -134,13 +135,22 @@ def _matrices(store: RunStore, perplexity: pd.DataFrame, methods: list[str]) -> 
         method: forgetting_figures.matrix_table(perplexity, method, store.domains) for method in methods
     }
     colours = forgetting_figures.ratio_range(list(tables.values()))
-    columns = st.columns(2)
-    for index, (method, table) in enumerate(tables.items()):
-        with columns[index % 2]:
+    for index, (place, (method, table)) in enumerate(
+        zip(_in_pairs(len(tables)), tables.items(), strict=True)
+    ):
+        with place:
             charts.title(plain(method))
             figure = forgetting_figures.matrix_figure(table, colours)
             charts.show(figure, table, f"matrix-{index + 1}", f"Perplexity matrix of {method}", index=True)
     runs.stamp(store)
+
+
+def _in_pairs(count: int) -> list[Any]:
+    """Places for `count` figures, two in a row; a narrow screen stacks them in order."""
+    places: list[Any] = []
+    while len(places) < count:
+        places += st.columns(2, gap="medium")
+    return places[:count]
 
 
 def stasis(store: RunStore) -> None:
