@@ -1,0 +1,156 @@
+"""One journey through the app in a real browser, and a look at every page at four sizes and colours."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from copal_core.store import RECORDED, Runs
+from tests.browser.conftest import Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAGES = {
+    "checkpoint": "Checkpoint",
+    "domains": "Domains",
+    "prune": "Prune",
+    "sensitivity": "Sensitivity",
+    "stasis": "Stasis and forgetting",
+}
+WITH_FIGURES = ("sensitivity", "stasis")
+
+
+def settled(page: Page) -> None:
+    """Wait until Streamlit has drawn the page and is idle."""
+    page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for()
+    expect(page.locator("[data-testid='stSkeleton']")).to_have_count(0)
+
+
+def no_traceback(page: Page) -> None:
+    expect(page.locator("[data-testid='stException']")).to_have_count(0)
+
+
+def run_of(page: Page) -> str | None:
+    return parse_qs(urlparse(page.url).query).get("run", [None])[0]
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
+def test_every_page_opens_alive_and_fits_the_window(
+    browser: Browser, server: Server, pictures: Path | None, name: str, width: int, scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, base_url=server.url, color_scheme=scheme
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    try:
+        page.goto(f"/{name}")
+        expect(page.get_by_role("heading", name=PAGES[name], exact=True)).to_be_visible()
+        settled(page)
+        no_traceback(page)
+        if name in WITH_FIGURES:
+            expect(page.locator(".js-plotly-plot").first).to_be_visible()
+        sideways = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert sideways <= 0, f"{name} scrolls {sideways} px sideways at {width} px"
+        if pictures is not None:
+            page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
+    finally:
+        context.close()
+
+
+def test_a_newcomer_reads_the_recorded_run_then_computes_one(page: Page, server: Server, browser: Browser) -> None:
+    recorded = next(path.name for path in RECORDED.iterdir() if (path / "run.json").is_file())
+
+    # the recorded run is there at once
+    page.goto("/sensitivity")
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    settled(page)
+    assert run_of(page) == recorded
+    page.goto("/stasis")
+    expect(page.get_by_role("heading", name="Perplexity matrix")).to_be_visible()
+
+    # a real run: the tiny checkpoint, the smallest preset, started from the page
+    page.goto("/checkpoint?checkpoint=tiny")
+    page.get_by_text("tiny", exact=True).first.click()
+    settled(page)
+    page.get_by_role("link", name="Prune", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Prune", exact=True)).to_be_visible()
+    settled(page)
+    page.get_by_text("Quick", exact=True).first.click()
+    settled(page)
+    start = page.get_by_role("button", name="Start the run")
+    expect(start).to_be_enabled()
+    start.click()
+    expect(page.get_by_text("Finished. Its link is in the address bar.")).to_be_visible(timeout=240_000)
+    no_traceback(page)
+    run_id = run_of(page)
+    assert run_id is not None and run_id != recorded
+    store = Runs(server.runs).open(run_id)
+    assert store.state().status == "done"
+    assert store.config.checkpoint == "tiny"
+    shown = store.perplexity()
+    assert len(shown) > 0 and shown["perplexity"].gt(1).all()
+
+    # its link, opened by somebody else
+    other = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=server.url)
+    try:
+        guest = other.new_page()
+        guest.set_default_timeout(60_000)
+        guest.goto(f"/sensitivity?run={run_id}")
+        heatmap = guest.locator(".js-plotly-plot").first
+        expect(heatmap).to_be_visible()
+        settled(guest)
+        assert run_of(guest) == run_id
+        cells = heatmap.evaluate("plot => plot.data[0].z.flat().filter(value => value !== null).length")
+        assert cells == len(store.layers().query("method == @first and step == 1", local_dict=_first(store)))
+    finally:
+        other.close()
+
+
+def _first(store) -> dict[str, str]:  # noqa: ANN001
+    return {"first": str(store.config.methods[0])}
+
+
+def test_a_run_survives_a_reload_and_a_cancel_and_resumes(page: Page, server: Server) -> None:
+    page.goto("/checkpoint?checkpoint=tiny")
+    page.get_by_text("tiny", exact=True).first.click()
+    settled(page)
+    page.get_by_role("link", name="Prune", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Prune", exact=True)).to_be_visible()
+    settled(page)
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("button", name=re.compile("Cancel"))).to_be_visible()
+    page.reload()  # the process knows nothing of it
+    cancel = page.get_by_role("button", name=re.compile("Cancel"))
+    expect(cancel).to_be_visible()
+    run_id = run_of(page)
+    assert run_id is not None
+    store = Runs(server.runs).open(run_id)
+    deadline = time.monotonic() + 120
+    while store.state().progress < 0.05 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    cancel.click()
+    expect(page.get_by_text(re.compile("The run is cancelled"))).to_be_visible(timeout=60_000)
+    done = len(store.layers())
+    assert store.state().status == "cancelled"
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("Finished. Its link is in the address bar.")).to_be_visible(timeout=300_000)
+    assert store.state().status == "done"
+    assert len(store.layers()) > done
+
+
+@pytest.mark.parametrize(
+    "query", ["run=../../etc/passwd", "run=<script>alert(1)</script>", "run=no-such-run-here", "step=99999&method=%00"]
+)
+def test_a_hostile_link_shows_a_sentence_and_no_traceback(page: Page, query: str) -> None:
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    page.goto(f"/sensitivity?{query}")
+    expect(page.get_by_role("heading", name="Sensitivity", exact=True)).to_be_visible()
+    settled(page)
+    no_traceback(page)
