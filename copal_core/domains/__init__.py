@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 
 from copal_core.domains.base import Document, Domain, DomainInfo
@@ -22,7 +21,6 @@ __all__ = [
     "Sample",
     "builtins",
     "find",
-    "find_all",
     "hub_presets",
 ]
 
@@ -45,21 +43,6 @@ def find(spec: str) -> Domain:
         f"domain '{spec}' is not known; built-in: {', '.join(BUILTINS.names())}; "
         f"or a file ({', '.join(READERS)}), or hub:NAME" + (f"; did you mean '{near[0]}'?" if near else "")
     )
-
-
-def find_all(specs: Sequence[str]) -> list[Domain]:
-    """The domains in order, each with a name of its own: equal names get a number. Raises as `find` does."""
-    domains = [find(spec) for spec in specs]
-    names: set[str] = set()
-    for domain in domains:
-        name, number = domain.name, 1
-        while name in names:
-            number += 1
-            name = f"{domain.name} ({number})"
-        if number > 1:
-            domain.name = name
-        names.add(name)
-    return domains
 
 
 def builtins() -> list[DomainInfo]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from copal_core.config import Windows
-from copal_core.domains import BUILTINS, builtins, find, find_all, hub_presets
+from copal_core.domains import BUILTINS, builtins, find, hub_presets
 from copal_core.errors import DomainError
 
 NAMES = ["licences", "python-code", "python-manual", "shakespeare"]
@@ -73,14 +73,6 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
 def test_an_unknown_name_lists_the_known(spec):
     with pytest.raises(DomainError, match="not known; built-in: licences, python-code.*hub:NAME"):
         find(spec)
-
-
-def test_equal_names_are_told_apart(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "notes.txt").write_text("text")
-    domains = find_all(["python-code", str(tmp_path / "a/notes.txt"), str(tmp_path / "b/notes.txt")])
-    assert [domain.name for domain in domains] == ["python-code", "notes.txt", "notes.txt (2)"]
 
 
 def test_the_papers_data_sets_are_offered():
