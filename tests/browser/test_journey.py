@@ -40,7 +40,9 @@ def run_of(page: Page) -> str | None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")]
+)
 def test_every_page_opens_alive_and_fits_the_window(
     browser: Browser, server: Server, pictures: Path | None, name: str, width: int, scheme: str
 ) -> None:
@@ -56,7 +58,9 @@ def test_every_page_opens_alive_and_fits_the_window(
         no_traceback(page)
         if name in WITH_FIGURES:
             expect(page.locator(".js-plotly-plot").first).to_be_visible()
-        sideways = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        sideways = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
         assert sideways <= 0, f"{name} scrolls {sideways} px sideways at {width} px"
         if pictures is not None:
             page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
@@ -64,7 +68,9 @@ def test_every_page_opens_alive_and_fits_the_window(
         context.close()
 
 
-def test_a_newcomer_reads_the_recorded_run_then_computes_one(page: Page, server: Server, browser: Browser) -> None:
+def test_a_newcomer_reads_the_recorded_run_then_computes_one(
+    page: Page, server: Server, browser: Browser
+) -> None:
     recorded = next(path.name for path in RECORDED.iterdir() if (path / "run.json").is_file())
 
     # the recorded run is there at once
@@ -108,13 +114,11 @@ def test_a_newcomer_reads_the_recorded_run_then_computes_one(page: Page, server:
         settled(guest)
         assert run_of(guest) == run_id
         cells = heatmap.evaluate("plot => plot.data[0].z.flat().filter(value => value !== null).length")
-        assert cells == len(store.layers().query("method == @first and step == 1", local_dict=_first(store)))
+        layers = store.layers()
+        method = str(store.config.methods[0])
+        assert cells == len(layers[(layers["method"] == method) & (layers["step"] == 1)])
     finally:
         other.close()
-
-
-def _first(store) -> dict[str, str]:  # noqa: ANN001
-    return {"first": str(store.config.methods[0])}
 
 
 def test_a_run_survives_a_reload_and_a_cancel_and_resumes(page: Page, server: Server) -> None:
@@ -146,7 +150,13 @@ def test_a_run_survives_a_reload_and_a_cancel_and_resumes(page: Page, server: Se
 
 
 @pytest.mark.parametrize(
-    "query", ["run=../../etc/passwd", "run=<script>alert(1)</script>", "run=no-such-run-here", "step=99999&method=%00"]
+    "query",
+    [
+        "run=../../etc/passwd",
+        "run=<script>alert(1)</script>",
+        "run=no-such-run-here",
+        "step=99999&method=%00",
+    ],
 )
 def test_a_hostile_link_shows_a_sentence_and_no_traceback(page: Page, query: str) -> None:
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
