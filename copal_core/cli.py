@@ -65,11 +65,12 @@ def _domains(options: argparse.Namespace) -> None:
 
 def _methods(options: argparse.Namespace) -> None:
     from copal_core.criteria import CRITERIA
+    from copal_core.lowrank import LOWRANK
     from copal_core.strategies import STRATEGIES
 
     rows = [
         {"kind": registry.kind, "name": name, "summary": summary}
-        for registry in (CRITERIA, STRATEGIES)
+        for registry in (CRITERIA, LOWRANK, STRATEGIES)
         for name, summary in registry.summaries().items()
     ]
     _print_rows(rows, options.json)
@@ -162,7 +163,7 @@ def _is_starting(store: RunStore) -> bool:
 
 def _check_names(config: RunConfig) -> None:
     """Refuse unknown domains, methods and options before a run's folder is made."""
-    from copal_core.criteria._base import build_criterion
+    from copal_core.compressors import build_compressor
     from copal_core.domains import find
     from copal_core.strategies import STRATEGIES
 
@@ -170,7 +171,7 @@ def _check_names(config: RunConfig) -> None:
         find(domain)
 
     for method in config.methods:
-        build_criterion(method.name, method.options)
+        build_compressor(method.name, method.options)
         STRATEGIES.get(method.strategy)
 
 

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,22 @@ from torch import Tensor, nn
 from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.config import Method
 from copal_core.criteria._base import Criterion
+from copal_core.lowrank._base import Decomposition
 from copal_core.pruning import PrunedBlock, Weights, mean_scores, prune_block
 from copal_core.recording import BlockRecorder
-from copal_core.records import SecondsRecord
+from copal_core.records import BlockRecord, Record, SecondsRecord
 from copal_core.statistics.accumulators import BlockStatistics
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store import RunStore
 from copal_core.strategies._base import Strategy
 from copal_core.threads import one_thread
 from copal_core.variants import arrays_of, dense_weights, pruned_weights, updated_values
+
+
+class Compressed(Protocol):
+    """One block after compression: projection -> (out, in)."""
+
+    weights: Weights
 
 
 @dataclass
@@ -43,7 +51,7 @@ class Step:
     backbone: Backbone
     windows: Sequence[Tensor]
     method: Method
-    criterion: Criterion
+    criterion: Criterion | Decomposition
     strategy: Strategy
     step: int
     visit: Callable[[int], None]
@@ -101,15 +109,13 @@ class Step:
                 )
         with self._timed("select"):
             used = self.strategy.combine(memory, found)
-            pruned = prune_block(self.criterion, base, used, self.store.config.structure)
+            pruned = self._compress(base, used)
         if states is not None and self._propagates_pruned:
             with self._timed("propagate"), swapped(block, pruned.weights):
                 states.advance(block)
         with self._timed("record"), one_thread():
-            newest = mean_scores(self.criterion, base, found[-1]) if used is not found[-1] else None
-            self._save(index, pruned, used)
-            recorder = BlockRecorder(self.store, self.backbone.config, str(self.method), self.step, index)
-            records = recorder.records(pruned, newest)
+            records = self._record(index, base, pruned, used, found[-1])
+        records.append(BlockRecord(str(self.method), self.step, index))
         records += [SecondsRecord(str(self.method), self.step, index, p, s) for p, s in self._seconds.items()]
         self._seconds.clear()
         self.store.add(records)  # from here on the block counts as finished
@@ -121,14 +127,37 @@ class Step:
         device = self.backbone.device
         return BlockStatistics.from_tensors({n: torch.from_numpy(a).to(device) for n, a in arrays.items()})
 
-    def _save(self, index: int, pruned: PrunedBlock, used: BlockStatistics) -> None:
-        """Write what later steps need: masks, updated weights, memory."""
-        store, place = self.store, (str(self.method), self.step, index)
-        store.save_masks(*place, arrays_of(pruned.kept))
-        if self.criterion.updates_weights:
-            store.save_arrays("weights", *place, arrays_of(updated_values(pruned.weights, pruned.kept)))
+    def _compress(self, base: Weights, used: BlockStatistics) -> Compressed:
+        """The block's new weights by projection, and what is to be kept of how they came about."""
+        return prune_block(self._as_criterion, base, used, self.store.config.structure)
+
+    def _record(
+        self, index: int, base: Weights, found: Compressed, used: BlockStatistics, newest: BlockStatistics
+    ) -> list[Record]:
+        """Write what later steps need (masks, updated weights, memory), and measure the block.
+
+        newest: statistics of this step's domain alone.
+        """
+        if not isinstance(found, PrunedBlock):
+            raise TypeError("this step prunes")
+        store, place, criterion = self.store, (str(self.method), self.step, index), self._as_criterion
+        means = mean_scores(criterion, base, newest) if used is not newest else None
+        store.save_masks(*place, arrays_of(found.kept))
+        if criterion.updates_weights:
+            store.save_arrays("weights", *place, arrays_of(updated_values(found.weights, found.kept)))
+        self._remember(index, used)
+        return BlockRecorder(store, self.backbone.config, *place).records(found, means)
+
+    def _remember(self, index: int, used: BlockStatistics) -> None:
+        place = (str(self.method), self.step, index)
         if self.strategy.remembers and self.criterion.statistics():
-            store.save_arrays("memory", *place, arrays_of(used.to_tensors()))
+            self.store.save_arrays("memory", *place, arrays_of(used.to_tensors()))
+
+    @property
+    def _as_criterion(self) -> Criterion:
+        if not isinstance(self.criterion, Criterion):
+            raise TypeError(f"{self.criterion} is no criterion")
+        return self.criterion
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

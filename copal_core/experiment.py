@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from copal_core import domains as domain_sources
+from copal_core import files
+from copal_core.approximating import LowRankStep
 from copal_core.checkpoints import Description, devices, locate
 from copal_core.checkpoints.backbone import Backbone
+from copal_core.compressors import build_compressor
 from copal_core.config import Method
 from copal_core.continual import Step
-from copal_core.criteria._base import build_criterion
 from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.evaluation import evaluate, no_change
+from copal_core.lowrank._base import Decomposition
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
 from copal_core.store import RunState, RunStore
@@ -38,6 +41,7 @@ def run(
     says yes, and CopalError for what the user can mend; the run's state is written in every case.
     """
     with store.lock():
+        files.remove_partial(store.folder)
         experiment = _Experiment(store, report, should_stop)
         try:
             experiment.compute()
@@ -69,7 +73,8 @@ class _Experiment:
         config = self.store.config
         # unknown methods are refused before anything is computed
         self._parts = {
-            str(m): (build_criterion(m.name, m.options), STRATEGIES.get(m.strategy)()) for m in config.methods
+            str(m): (build_compressor(m.name, m.options), STRATEGIES.get(m.strategy)())
+            for m in config.methods
         }
         self._meter = Meter(total_cost(config))
         self._progress(phase="opening the checkpoint", force=True)
@@ -158,7 +163,8 @@ class _Experiment:
             self._emit({"event": "block", "method": str(method), "step": step, "block": block})
 
         self._progress("prune", str(method), step, finished, force=True)
-        Step(self.store, backbone, windows, method, criterion, strategy, step, visit).run()
+        kind = LowRankStep if isinstance(criterion, Decomposition) else Step
+        kind(self.store, backbone, windows, method, criterion, strategy, step, visit).run()
 
     def _evaluate(self, backbone: Backbone, windows: list[Tensor], method: str, step: int) -> None:
         """Perplexity on the domains that are not known yet, of the dense model or of one step's result."""

@@ -58,8 +58,11 @@ def _check(store: RunStore, method: str, step: int) -> None:
         raise InvalidValueError(f"method '{method}' is not in run '{store.id}'; it has {', '.join(methods)}")
     if not 1 <= step <= len(store.config.domains):
         raise InvalidValueError(f"step {step} is not in the run; choose 1 to {len(store.config.domains)}")
-    if not store.has_arrays("masks", method, step, store.info.get("checkpoint", {}).get("blocks", 1) - 1):
-        raise RunError(f"run '{store.id}' holds no masks of {method} at step {step}; finish the run first")
+    last = store.info.get("checkpoint", {}).get("blocks", 1) - 1
+    if not any(store.has_arrays(kind, method, step, last) for kind in ("masks", "factors")):
+        raise RunError(
+            f"run '{store.id}' holds no masks or factors of {method} at step {step}; finish the run first"
+        )
 
 
 def _card(store: RunStore, method: str, step: int) -> str:

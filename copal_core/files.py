@@ -46,6 +46,12 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
         ) from error
 
 
+def remove_partial(folder: Path) -> None:
+    """Delete temporary files that killed processes left; for the one process that writes into `folder`."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: _write_text(temporary, text), durable)

@@ -15,7 +15,7 @@ from pathlib import Path
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.store import Runs, RunState, RunStore
 
-_RESULTS = ("masks", "memory", "weights", "maps")
+_RESULTS = ("masks", "factors", "memory", "weights", "maps")
 
 
 def start(store: RunStore) -> None:

@@ -10,6 +10,7 @@ from copal_core.config import Method, RunConfig
 # Cost of calibrating and pruning, in bare forward passes of the blocks over the calibration windows
 # (pruned propagation); measured by benchmarks/calibration.py.
 CALIBRATION_COST = {"magnitude": 0.2, "wanda": 2.1, "copal": 3.0, "sparsegpt": 5.0}
+CALIBRATION_COST |= {"svd": 4.0, "whitened-svd": 9.0, "plrd": 12.0, "basel": 9.0, "hybrid": 12.0}
 _OTHER = 3.0
 
 

@@ -148,8 +148,12 @@ class BlockRecorder:
         for other in map(str, self._store.config.methods):
             if other == method:
                 break
+            if not self._store.has_arrays("masks", other, step, block):
+                continue  # a low-rank method has no mask
             theirs = self._store.masks(other, step, block)
             for name, kept in pruned.kept.items():
+                if name not in theirs:
+                    continue  # a hybrid's layer of low rank
                 a, b = ~theirs[name], ~kept.cpu().numpy()
                 both, either = int(np.count_nonzero(a & b)), int(np.count_nonzero(a | b))
                 found.append(OverlapRecord(step, other, method, block, name, both, either))

@@ -89,7 +89,49 @@ class SecondsRecord:
     seconds: float
 
 
-Record = PerplexityRecord | LayerRecord | OverlapRecord | WarningRecord | SecondsRecord
+@dataclass(frozen=True)
+class FactorRecord:
+    """One linear layer of one step of a low-rank method, stored at 16 bits a value.
+
+    kind: rank, mask (a hybrid's choice) or dense (where factors would be larger). output_error: relative, on the
+    newest domain's Gram matrix, None where that is not gathered; alternative_error: of what a hybrid did not
+    choose. discarded_energy: share that the truncation predicts in its own metric.
+    """
+
+    method: str
+    step: int
+    block: int
+    projection: str
+    kind: str
+    rows: int
+    columns: int
+    rank: int
+    parameters: int
+    bytes: int
+    output_error: float | None
+    alternative_error: float | None
+    damping: float
+    discarded_energy: float
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """A block that is finished: written in the same transaction as what was measured of it."""
+
+    method: str
+    step: int
+    block: int
+
+
+Record = (
+    PerplexityRecord
+    | LayerRecord
+    | OverlapRecord
+    | WarningRecord
+    | SecondsRecord
+    | FactorRecord
+    | BlockRecord
+)
 
 TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "perplexity": (PerplexityRecord, ("method", "step", "domain")),
@@ -97,6 +139,8 @@ TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "overlaps": (OverlapRecord, ("step", "method_a", "method_b", "block", "projection")),
     "warnings": (WarningRecord, ("method", "step", "block", "projection", "kind")),
     "seconds": (SecondsRecord, ("method", "step", "block", "phase")),
+    "factors": (FactorRecord, ("method", "step", "block", "projection")),
+    "blocks": (BlockRecord, ("method", "step", "block")),
 }
 _NAMES = {record: name for name, (record, _) in TABLES.items()}
 _SQL_TYPES = {
@@ -150,6 +194,8 @@ class Records:
             finally:
                 connection.close()
         except sqlite3.Error as error:
+            if str(error).startswith("no such table"):  # written before there was such a table
+                return []
             raise RunError(
                 f"{self._path.name} cannot be read ({error}); the run's folder is damaged"
             ) from error

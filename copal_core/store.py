@@ -5,7 +5,7 @@
     events.jsonl     append-only progress
     results.sqlite   metrics and per-layer records
     windows/         the token windows of each domain
-    masks/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
+    masks/ factors/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
 
 A block counts as finished when its records are in `results.sqlite`; its files are written before that.
 """
@@ -242,6 +242,9 @@ class RunStore:
     def layers(self) -> pd.DataFrame:
         return self.records.table("layers")
 
+    def factors(self) -> pd.DataFrame:
+        return self.records.table("factors")
+
     def overlaps(self) -> pd.DataFrame:
         return self.records.table("overlaps")
 
@@ -255,7 +258,7 @@ class RunStore:
 
     def finished_blocks(self, method: str, step: int) -> int:
         """How many blocks, from the first, of this step are complete."""
-        query = "SELECT COUNT(DISTINCT block) FROM layers WHERE method = ? AND step = ?"
+        query = "SELECT COUNT(*) FROM blocks WHERE method = ? AND step = ?"
         rows = self.records.rows(query, (method, step)) if self.records_exist() else []
         return int(rows[0][0]) if rows else 0
 
@@ -270,7 +273,7 @@ class RunStore:
     # -- arrays --------------------------------------------------------------------------------------
 
     def block_path(self, kind: str, method: str, step: int, block: int) -> Path:
-        """kind: masks, memory, weights or maps."""
+        """kind: masks, factors, memory, weights or maps."""
         from copal_core.config import Method
 
         return (
@@ -283,15 +286,17 @@ class RunStore:
 
     def save_masks(self, method: str, step: int, block: int, kept: Mapping[str, NDArray[np.bool_]]) -> None:
         """Keep masks (out, in), True = kept, packed to bits along the input dimension."""
-        shapes = {name: json.dumps(list(mask.shape)) for name, mask in kept.items()}
+        # one entry: the file format keeps several in no fixed order, and equal runs must be equal bytes
+        shapes = {"shapes": json.dumps({name: list(mask.shape) for name, mask in sorted(kept.items())})}
         packed = {name: np.packbits(mask, axis=1) for name, mask in kept.items()}
         files.write_arrays(self.block_path("masks", method, step, block), packed, shapes)
 
     def masks(self, method: str, step: int, block: int) -> dict[str, NDArray[np.bool_]]:
         """projection -> (out, in) True = kept. Raises RunError when they were not kept with the run."""
-        packed, shapes = files.read_arrays(self.block_path("masks", method, step, block))
+        packed, metadata = files.read_arrays(self.block_path("masks", method, step, block))
+        shapes = json.loads(metadata["shapes"])
         return {
-            name: np.unpackbits(bits, axis=1, count=json.loads(shapes[name])[1]).astype(bool)
+            name: np.unpackbits(bits, axis=1, count=shapes[name][1]).astype(bool)
             for name, bits in packed.items()
         }
 

@@ -31,8 +31,10 @@ def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 
 def pruned_weights(store: RunStore, method: str, step: int, index: int, block: nn.Module) -> Weights:
-    """The weights of block `index` after `step`: masked dense weights, or the updated ones where stored."""
+    """The weights of block `index` after `step`: masked dense weights, the updated ones or factors where stored."""
     dense = dense_weights(block)
+    if store.has_arrays("factors", method, step, index):
+        return _approximated(store, method, step, index, dense)
     masks = {name: torch.from_numpy(mask) for name, mask in store.masks(method, step, index).items()}
     if not store.has_arrays("weights", method, step, index):
         return {name: weight * masks[name].to(weight.device) for name, weight in dense.items()}
@@ -41,6 +43,30 @@ def pruned_weights(store: RunStore, method: str, step: int, index: int, block: n
     for name, weight in dense.items():
         full = torch.zeros(weight.shape)
         full[masks[name]] = torch.from_numpy(values[name])
+        weights[name] = full.to(weight.device, weight.dtype)
+    return weights
+
+
+def _approximated(store: RunStore, method: str, step: int, index: int, dense: Weights) -> Weights:
+    """A low-rank method's block: factors, a hybrid's masks, and dense weights where neither is smaller."""
+    factors = store.arrays("factors", method, step, index)
+    masks = store.masks(method, step, index) if store.has_arrays("masks", method, step, index) else {}
+    values = (
+        store.arrays("weights", method, step, index)
+        if store.has_arrays("weights", method, step, index)
+        else {}
+    )
+    weights = {}
+    for name, weight in dense.items():
+        full = weight
+        if f"{name}.left" in factors:
+            left, right = (torch.from_numpy(factors[f"{name}.{side}"]).float() for side in ("left", "right"))
+            full = left @ right
+        elif name in values:
+            full = torch.zeros(weight.shape)
+            full[torch.from_numpy(masks[name])] = torch.from_numpy(values[name])
+        elif name in masks:
+            full = weight * torch.from_numpy(masks[name]).to(weight.device)
         weights[name] = full.to(weight.device, weight.dtype)
     return weights
 

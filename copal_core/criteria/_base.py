@@ -62,14 +62,19 @@ class Criterion(ABC):
 def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Criterion:
     """The criterion `name` with its options. Raises InvalidValueError for an unknown name or option."""
     cls = CRITERIA.get(name)
+    check_options("criterion", name, cls, options)
+    return cls(**options)
+
+
+def check_options(kind: str, name: str, cls: type, options: Mapping[str, str | float | bool]) -> None:
+    """Raises InvalidValueError for an option that is no field of the dataclass `cls`, or of another type."""
     known = {field.name: type(field.default) for field in fields(cls)}  # type: ignore[arg-type]
     for option, value in options.items():
         if option not in known:
             offered = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise InvalidValueError(f"criterion '{name}' has no option '{option}'; {offered}")
-        if not isinstance(value, known[option]) or (isinstance(value, float) and not math.isfinite(value)):
+            raise InvalidValueError(f"{kind} '{name}' has no option '{option}'; {offered}")
+        if type(value) is not known[option] or (isinstance(value, float) and not math.isfinite(value)):
             wanted = {float: "a number", str: "a word", bool: "true or false"}.get(
                 known[option], "another value"
             )
-            raise InvalidValueError(f"option '{option}' of criterion '{name}' is {wanted}, got '{value}'")
-    return cls(**options)
+            raise InvalidValueError(f"option '{option}' of {kind} '{name}' is {wanted}, got '{value}'")

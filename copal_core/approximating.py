@@ -1,0 +1,137 @@
+"""One step of a low-rank method: the same pass as for masks, with factors where a mask would be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from copal_core import budget
+from copal_core.checkpoints.backbone import GROUPS
+from copal_core.config import Structure
+from copal_core.continual import Compressed, Step
+from copal_core.lowrank._base import Choice, Decomposition, Factors, Masked, relative_error
+from copal_core.pruning import Weights
+from copal_core.records import FactorRecord, Record, WarningRecord
+from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+from copal_core.variants import arrays_of
+
+
+@dataclass
+class ApproximatedBlock:
+    """weights: projection -> (out, in), as they come out of the 16 bits that are stored."""
+
+    weights: Weights = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)  # rounded to 16 bits; a dense layer has none
+
+
+def approximate_block(
+    decomposition: Decomposition,
+    base: Mapping[str, Tensor],
+    statistics: BlockStatistics,
+    structure: Structure,
+) -> ApproximatedBlock:
+    """Factors (or a hybrid's masks) of every projection. base: projection -> (out, in)."""
+    block = ApproximatedBlock()
+    for group, names in GROUPS.items():
+        weights = {name: base[name] for name in names}
+        gathered = statistics.groups.get(group, GroupStatistics())
+        for name, choice in decomposition.decompose_group(weights, gathered, structure).items():
+            weight, found = base[name], choice.result
+            if isinstance(found, Masked):
+                block.choices[name] = choice
+                values = weight.float() if found.values is None else found.values
+                block.weights[name] = values * found.kept
+            elif budget.rank_bytes(*weight.shape, found.rank) >= budget.dense_bytes(*weight.shape):
+                block.weights[name] = weight  # nothing is stored larger than it was
+            else:
+                stored = found.in_half()
+                block.choices[name] = Choice(stored, choice.output_error, choice.alternative_error)
+                block.weights[name] = stored.left.float() @ stored.right.float()
+    return block
+
+
+@dataclass
+class LowRankStep(Step):
+    """`Step` with factors: stored, recorded and propagated in place of a mask."""
+
+    def _compress(self, base: Weights, used: BlockStatistics) -> ApproximatedBlock:
+        if not isinstance(self.criterion, Decomposition):
+            raise TypeError(f"{self.criterion} is no decomposition")
+        return approximate_block(self.criterion, base, used, self.store.config.structure)
+
+    def _record(
+        self, index: int, base: Weights, found: Compressed, used: BlockStatistics, newest: BlockStatistics
+    ) -> list[Record]:
+        if not isinstance(found, ApproximatedBlock):
+            raise TypeError("this step approximates")
+        self._store_block(index, found)
+        self._remember(index, used)
+        place = (str(self.method), self.step, index)
+        records: list[Record] = []
+        for group, names in GROUPS.items():
+            gathered = newest.groups.get(group)
+            has_gram = gathered is not None and "input_gram" in gathered.totals
+            gram = gathered.mean("input_gram") if gathered is not None and has_gram else None
+            for name in names:
+                records += _records(place, name, base[name], found, gram)
+        return records
+
+    def _store_block(self, index: int, found: ApproximatedBlock) -> None:
+        place = (str(self.method), self.step, index)
+        factors: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
+        for name, choice in found.choices.items():
+            if isinstance(choice.result, Factors):
+                factors |= {f"{name}.left": choice.result.left, f"{name}.right": choice.result.right}
+            else:
+                kept[name] = choice.result.kept
+                if choice.result.values is not None:
+                    values[name] = choice.result.values[choice.result.kept].float()
+        if kept:
+            self.store.save_masks(*place, arrays_of(kept))
+        if values:
+            self.store.save_arrays("weights", *place, arrays_of(values))
+        # written in every case: its presence says that the block is a low-rank method's
+        self.store.save_arrays("factors", *place, arrays_of(factors) or {"none": np.zeros(0, np.float16)})
+
+
+def _records(
+    place: tuple[str, int, int], name: str, weight: Tensor, found: ApproximatedBlock, gram: Tensor | None
+) -> list[Record]:
+    choice = found.choices.get(name)
+    result = choice.result if choice else None
+    rows, columns = weight.shape
+    error = None if gram is None else relative_error(weight.float(), found.weights[name].float(), gram)
+    kind, rank, parameters, size = (
+        "dense",
+        min(rows, columns),
+        rows * columns,
+        budget.dense_bytes(rows, columns),
+    )
+    if isinstance(result, Factors):
+        kind, rank, parameters = "rank", result.rank, result.parameters
+        size = budget.rank_bytes(rows, columns, rank)
+    elif isinstance(result, Masked):
+        kind, rank, parameters = "mask", 0, int(torch.count_nonzero(result.kept))
+        size = budget.mask_bytes(rows, columns, parameters)
+    record = FactorRecord(
+        *place,
+        projection=name,
+        kind=kind,
+        rows=rows,
+        columns=columns,
+        rank=rank,
+        parameters=parameters,
+        bytes=size,
+        output_error=error,
+        alternative_error=choice.alternative_error if choice else None,
+        damping=result.damping if isinstance(result, Factors) else 0.0,
+        discarded_energy=result.discarded_energy if isinstance(result, Factors) else 0.0,
+    )
+    warnings = result.warnings if result is not None else {}
+    return [record, *(WarningRecord(*place, name, kind, message) for kind, message in warnings.items())]
