@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from copal_core.config import Protocol, RunConfig, Structure, Windows
-from copal_core.store import RunStore, Runs
+from copal_core.store import Runs, RunStore
+
+# a shared machine has slow moments; the same examples every time, so that a failure repeats
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,

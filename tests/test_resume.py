@@ -1,0 +1,357 @@
+"""A run ends with the same bytes however often it is stopped: cancelled, failed on a full disk, or killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from copal_core import experiment, files, jobs
+from copal_core.config import RunConfig
+from copal_core.errors import Cancelled, InvalidValueError, RunError
+from copal_core.results import perplexity_matrix
+from copal_core.store import Runs, RunStore
+
+METHODS = ["copal:accumulate", "sparsegpt:sequential", "wanda:joint", "magnitude:restart"]
+Same = Callable[[RunStore, RunStore], None]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., RunConfig]) -> RunStore:
+    store = Runs(tmp_path_factory.mktemp("undisturbed")).create(small_config(METHODS, domains=3))
+    experiment.run(store)
+    return store
+
+
+def test_the_same_run_twice_is_the_same(undisturbed: RunStore, runs: Runs, same_outcome: Same) -> None:
+    again = runs.create(undisturbed.config)
+    experiment.run(again)
+    same_outcome(again, undisturbed)
+
+
+def test_another_seed_is_another_run(undisturbed: RunStore, runs: Runs) -> None:
+    config = undisturbed.config
+    other = runs.create(
+        RunConfig(**{**config.model_dump(), "protocol": config.protocol.model_copy(update={"seed": 1})})
+    )
+    experiment.run(other)
+    assert (other.folder / "windows/domain-00.safetensors").read_bytes() != (
+        undisturbed.folder / "windows/domain-00.safetensors"
+    ).read_bytes()
+
+
+def test_a_finished_run_is_not_computed_again(undisturbed: RunStore) -> None:
+    events: list[dict[str, Any]] = []
+    experiment.run(undisturbed, events.append)
+    assert [event["event"] for event in events] == ["done"]
+
+
+@pytest.mark.parametrize("after", [0, 1, 6, 19])
+def test_cancel_stops_within_a_block_and_resume_ends_the_same(
+    undisturbed: RunStore, runs: Runs, same_outcome: Same, after: int
+) -> None:
+    store = runs.create(undisturbed.config)
+    blocks: list[dict[str, Any]] = []
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "block":
+            blocks.append(event)
+
+    with pytest.raises(Cancelled):
+        experiment.run(store, report, lambda: len(blocks) >= after)
+    assert len(blocks) == after
+    assert store.layers().groupby(["method", "step", "block"]).ngroups <= after + 1
+    state = store.state()
+    assert state.status == "cancelled" and "resume" in state.message
+    assert state.progress < 1
+
+    experiment.run(store)
+    assert store.state().status == "done" and store.state().progress == 1
+    same_outcome(store, undisturbed)
+
+
+def test_a_cancelled_run_with_dense_propagation_ends_the_same(
+    runs: Runs, small_config: Callable[..., RunConfig], same_outcome: Same
+) -> None:
+    config, blocks = small_config(METHODS, propagate="dense"), []
+    straight, stopped = runs.create(config), runs.create(config)
+    experiment.run(straight)
+    for until in (2, 5, 6):  # stopped three times, once inside a step
+        with pytest.raises(Cancelled):
+            experiment.run(stopped, blocks.append, lambda until=until: len(blocks) >= until)
+    experiment.run(stopped)
+    same_outcome(stopped, straight)
+
+
+def test_a_full_disk_fails_clearly_and_the_run_resumes(
+    undisturbed: RunStore, runs: Runs, same_outcome: Same, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, written = runs.create(undisturbed.config), []
+    save_file = files.save_file
+
+    def full(content: Any, path: Path, metadata: Any) -> None:
+        written.append(path)
+        if len(written) > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(content, path, metadata)
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(RunError, match=r"the disk is full: .*free some space, then resume"):
+        experiment.run(store)
+    assert store.state().status == "failed" and "disk is full" in store.state().message
+    assert not list(store.folder.rglob("*.tmp"))
+    monkeypatch.undo()
+    experiment.run(store)
+    same_outcome(store, undisturbed)
+
+
+def test_a_disk_too_full_for_a_line_of_progress_is_a_run_error(runs: Runs, undisturbed: RunStore) -> None:
+    store = runs.create(undisturbed.config)
+    (store.folder / "events.jsonl").mkdir()  # cannot be appended to
+    with pytest.raises(RunError, match=r"events\.jsonl could not be written"):
+        store.append_event({"event": "block"})
+
+
+def test_a_changed_checkpoint_is_not_mixed_in(
+    make_model: Callable[..., Path], runs: Runs, small_config: Callable[..., RunConfig]
+) -> None:
+    folder = make_model()
+    config = RunConfig(**{**small_config(["wanda:restart"]).model_dump(), "checkpoint": str(folder)})
+    store, stop = runs.create(config), iter([False] * 6)
+    with pytest.raises(Cancelled):
+        experiment.run(store, should_stop=lambda: next(stop, True))
+    other = make_model(num_hidden_layers=3)
+    for path in other.iterdir():
+        path.replace(folder / path.name)
+    with pytest.raises(RunError, match="has changed since the run began"):
+        experiment.run(store)
+
+
+def test_groups_that_do_not_divide_are_refused_before_anything_is_computed(
+    runs: Runs, small_config: Callable[..., RunConfig]
+) -> None:
+    from copal_core.config import Structure
+
+    store = runs.create(small_config(["wanda:restart"], structure=Structure.parse("3:7")))
+    with pytest.raises(InvalidValueError, match="3:7 needs an input dimension that 7 divides"):
+        experiment.run(store)
+    assert store.perplexity().empty and store.windows(0) is None
+
+
+def test_two_processes_do_not_compute_one_run(undisturbed: RunStore) -> None:
+    with undisturbed.lock(), pytest.raises(RunError, match="computed by another process"):
+        experiment.run(undisturbed)
+
+
+# -- branch --------------------------------------------------------------------------------------------
+
+
+def test_a_branch_shares_the_past_and_completes_the_matrix(
+    undisturbed: RunStore, tmp_path: Path, texts: tuple[str, ...], small_config: Callable[..., RunConfig]
+) -> None:
+    other = tmp_path / "letters.txt"
+    other.write_text("".join(f"Dear {i * i % 997}, the ship {i} came in late.\n" for i in range(900)))
+    branch = jobs.branch(undisturbed, 2, str(other))
+    assert branch.domains[:2] == undisturbed.domains[:2] and len(branch.domains) == 3
+    assert branch.info["branched_from"] == undisturbed.id
+    computed: list[dict[str, Any]] = []
+    experiment.run(branch, computed.append)
+
+    assert {event["step"] for event in computed if event["event"] == "block"} == {3}
+    for method in METHODS:
+        R = perplexity_matrix(branch.perplexity(), method, branch.domains)
+        past = perplexity_matrix(undisturbed.perplexity(), method, undisturbed.domains)
+        assert np.isfinite(R).all()
+        assert np.array_equal(R[:3, :2], past[:3, :2])
+        for step in (1, 2):
+            for block in range(2):
+                mine, theirs = (run.masks(method, step, block) for run in (branch, undisturbed))
+                assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+    # and it is what the same domains from the start give
+    straight = Runs(tmp_path / "runs").create(branch.config)
+    experiment.run(straight)
+    assert straight.perplexity().equals(branch.perplexity())
+
+
+def test_a_branch_is_refused_where_it_cannot_start(
+    undisturbed: RunStore, runs: Runs, texts: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidValueError, match="step 4 is not in the run; choose 1 to 3"):
+        jobs.branch(undisturbed, 4, "shakespeare")
+    with pytest.raises(InvalidValueError, match="listed twice"):
+        jobs.branch(undisturbed, 2, texts[0])
+    fresh = runs.create(undisturbed.config)
+    with pytest.raises(InvalidValueError, match="not finished for copal:accumulate"):
+        jobs.branch(fresh, 1, "shakespeare")
+    with pytest.raises(RunError, match="recorded run"):
+        jobs.branch(RunStore(undisturbed.folder, recorded=True), 1, "shakespeare")
+
+
+# -- kill ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Any]:
+    """Starts processes that have imported torch already; each runs the command line, and can be killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["copal_core.experiment", "transformers.models.llama.modeling_llama"])
+    yield context
+
+
+def _command(arguments: list[str], log: str) -> None:
+    """In the child: the command line itself."""
+    import sys
+
+    import torch
+
+    from copal_core.cli import main
+
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(log, "a")  # noqa: SIM115  the process ends with it
+    sys.exit(main(arguments))
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(
+    undisturbed: RunStore, runs: Runs, processes: Any, same_outcome: Same, tmp_path: Path
+) -> None:
+    started = time.perf_counter()
+    experiment.run(runs.create(undisturbed.config, run_id="timed-run"))
+    usual = time.perf_counter() - started
+    generator, killed_at = random.Random(20240507), []
+    log = str(tmp_path / "log.txt")
+    for number in range(10):
+        store = runs.create(undisturbed.config, run_id=f"killed-{number}")
+        process = processes.Process(
+            target=_command, args=(["resume", store.id, "--runs", str(runs.root)], log)
+        )
+        process.start()
+        wait_for(lambda: (store.folder / "status.json").exists() or not process.is_alive())
+        process.join(timeout=generator.uniform(0, usual))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            assert store.state().status in ("interrupted", "done")  # done: killed while it printed
+            killed_at.append(store.state().progress)
+        else:
+            assert process.exitcode == 0, Path(log).read_text()
+        experiment.run(store)
+        assert store.state().status == "done"
+        same_outcome(store, undisturbed)
+    assert len(killed_at) >= 5, "the machine is too fast or too slow for these moments"
+
+
+def _die_inside_a_transaction(path: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA cache_size = 1")  # changed pages reach the file before the commit
+    connection.execute("BEGIN IMMEDIATE")
+    for number in range(2000):
+        connection.execute(
+            "INSERT OR REPLACE INTO warnings VALUES ('m', 1, ?, 'q_proj', 'kind', ?)", (number, "x" * 500)
+        )
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_inside_a_transaction(
+    undisturbed: RunStore, runs: Runs, processes: Any, same_outcome: Same
+) -> None:
+    store, blocks = runs.create(undisturbed.config), []
+    with pytest.raises(Cancelled):
+        experiment.run(store, blocks.append, lambda: len(blocks) >= 6)
+    before = store.layers()
+    process = processes.Process(
+        target=_die_inside_a_transaction, args=(str(store.folder / "results.sqlite"),)
+    )
+    process.start()
+    process.join()
+    assert (store.folder / "results.sqlite-journal").stat().st_size > 0
+    assert store.layers().equals(before)  # the reader rolls the half-done transaction back
+    experiment.run(store)
+    same_outcome(store, undisturbed)
+
+
+@pytest.mark.parametrize("content", [b"", None], ids=["empty", "one-table"])
+def test_killed_while_the_tables_were_made(undisturbed: RunStore, runs: Runs, content: bytes | None) -> None:
+    store = runs.create(undisturbed.config)
+    path = store.folder / "results.sqlite"
+    if content is None:
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE unrelated (a)")
+            connection.execute("DROP TABLE unrelated")
+        connection.close()
+    else:
+        path.write_bytes(content)
+    assert store.layers().empty and store.finished_blocks("copal:accumulate", 1) == 0
+
+
+def test_files_left_by_a_kill_are_removed(undisturbed: RunStore, runs: Runs) -> None:
+    store = runs.create(undisturbed.config)
+    left = store.folder / "masks" / "m" / ".block-000.safetensors.abc.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    experiment.run(store)
+    assert not left.exists()
+
+
+# -- as the app starts it ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_job_runs_is_watched_and_ends(undisturbed: RunStore, runs: Runs, same_outcome: Same) -> None:
+    store = runs.create(undisturbed.config)
+    assert store.state().status == "created"
+    jobs.start(store)
+    seen = set()
+
+    def done() -> bool:
+        seen.add(store.state().status)
+        return store.state().status not in ("created", "running")
+
+    wait_for(done)
+    assert store.state().status == "done", (store.folder / "process.log").read_text()
+    assert "running" in seen
+    wait_for(lambda: not jobs.is_running(store))
+    same_outcome(store, undisturbed)
+    printed = (store.folder / "process.log").read_text()
+    assert "perplexity" in printed and "Traceback" not in printed
+    assert json.loads(json.dumps(store.result()))["methods"][0]["method"] == METHODS[0]
+
+
+@pytest.mark.slow
+def test_a_job_cancelled_at_once_stops(undisturbed: RunStore, runs: Runs) -> None:
+    """The request comes while the process still imports torch, and is not lost."""
+    store = runs.create(undisturbed.config)
+    jobs.start(store)
+    jobs.cancel(store)
+    wait_for(lambda: store.state().status not in ("created", "running"))
+    assert store.state().status == "cancelled"
+    assert store.layers().empty
+    wait_for(lambda: not jobs.is_running(store))
+
+
+def test_a_recorded_run_is_never_started_or_cancelled(undisturbed: RunStore) -> None:
+    recorded = RunStore(undisturbed.folder, recorded=True)
+    for action in (jobs.start, jobs.cancel, experiment.run):
+        with pytest.raises(RunError, match="recorded run"):
+            action(recorded)
