@@ -141,8 +141,11 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
             (pruned, pruned + 2, row.stays_pruned, PRUNED_COLOUR, "stay pruned"),
         ):
             if share > 0:
-                source.append(start), target.append(end), value.append(float(share))
-                colour.append(_faded(shade)), text.append(f"{percent(share)} of all weights {what}")
+                source.append(start)
+                target.append(end)
+                value.append(float(share))
+                colour.append(_faded(shade))
+                text.append(f"{percent(share)} of all weights {what}")
     sankey = go.Sankey(
         arrangement="fixed",
         node={
@@ -165,8 +168,8 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
     for index, stage in enumerate(stages):
         anchor = "left" if index == 0 else "right" if index == len(stages) - 1 else "center"
         place = {"x": index / max(1, len(stages) - 1), "y": 1.0, "xref": "paper", "yref": "paper"}
-        text = f"{stage}. {label(domains[stage - 1])}"
-        notes.append({**place, "text": text, "showarrow": False, "xanchor": anchor, "yanchor": "bottom"})
+        name = f"{stage}. {label(domains[stage - 1])}"
+        notes.append({**place, "text": name, "showarrow": False, "xanchor": anchor, "yanchor": "bottom"})
     return figure(sankey, height=260, margin={"l": 4, "r": 4, "t": 26, "b": 8}, annotations=notes)
 
 

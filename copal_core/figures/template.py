@@ -134,7 +134,12 @@ def log_ticks(low: float, high: float) -> dict[str, list[Any]]:
     marks = [mark for mark in marks if low <= math.log10(mark) <= high]
     if len(marks) < 2:
         marks = [10.0**low, 10.0 ** ((low + high) / 2), 10.0**high]
-    return {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [compact(mark) for mark in marks]}
+    return {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [_round(mark) for mark in marks]}
+
+
+def _round(mark: float) -> str:
+    """A tick's label without trailing zeros."""
+    return f"{mark:.2g}" if 1e-3 <= mark < 100 else compact(mark)
 
 
 def _parts(method: str) -> tuple[str, str]:

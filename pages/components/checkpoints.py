@@ -85,7 +85,10 @@ def describe(description: Description) -> None:
     _memory(description)
     with st.container(border=True):
         st.markdown(_attention(description), help=GLOSSARY["gqa"])
-        st.markdown(f"**Number format** on {plain(description.device)}: {plain(description.dtype_reason)}")
+        reason = description.dtype_reason.removeprefix(f"{description.dtype}: ")
+        st.markdown(
+            f"**Number format**: {plain(description.dtype)} on {plain(description.device)}; {plain(reason)}."
+        )
         st.markdown(
             f"**Architecture**: {plain(description.architecture)}, MLP width {description.ffn:,}, "
             f"{'tied' if description.tied else 'separate'} input and output embeddings, stored as "

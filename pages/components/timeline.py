@@ -25,9 +25,13 @@ def label_of(spec: str) -> str:
     if spec in known:
         return known[spec]
     path, hash_sign, column = spec.rpartition("#") if "#" in spec else (spec, "", "")
-    if str(uploads.folder()) in path:
+    if _is_upload(spec):
         return Path(path).name + (f", column {column}" if hash_sign else "")
     return spec
+
+
+def _is_upload(spec: str) -> bool:
+    return spec.startswith(f"{uploads.folder()}/")
 
 
 def show() -> None:
@@ -39,7 +43,7 @@ def show() -> None:
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"step-{index}"):
             with st.container(width="stretch", gap="xsmall"):
                 st.markdown(f"**{index + 1}. {plain(label_of(spec))}**")
-                st.caption(plain(spec))
+                st.caption("Your file" if _is_upload(spec) else plain(spec))
             _buttons(index, spec, len(specs))
     if len(specs) == 1:
         st.caption("With one domain nothing can be forgotten; add a second to compare.")
@@ -171,7 +175,7 @@ def preview() -> None:
 
 def _show_windows(found: dict, calibration: str, evaluation: str) -> None:
     st.caption(
-        f"Calibration {plain(calibration)} and evaluation {plain(evaluation)} tokens, drawn with the current seed. "
+        f"Calibration {_times(calibration)} and evaluation {_times(evaluation)} tokens, drawn with the current seed. "
         f"They come from {found['documents'].get('calibration', 0)} and {found['documents'].get('evaluation', 0)} "
         "documents and share none."
     )
@@ -190,6 +194,10 @@ def _show_windows(found: dict, calibration: str, evaluation: str) -> None:
                 key=f"window-{side}",
             )
             st.code(texts[index], language=None, wrap_lines=True, height=320)
+
+
+def _times(windows: str) -> str:
+    return windows.replace("x", " × ")
 
 
 def _move(index: int, by: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from copal_core.store import Runs
+
 _HIDDEN = "tour-hidden"
 
 
@@ -17,9 +19,10 @@ def show() -> None:
             "removed; then one domain of text after another is added, and each changes which weights matter. "
             "See which ones, what the model forgets, and where its mask stops moving."
         )
-        st.markdown(
-            "Nothing needs to be computed for a first look: a finished run is open on the pages below."
-        )
+        if any(run.status == "done" for run in Runs().list()):
+            st.markdown(
+                "Nothing needs to be computed for a first look: a finished run is open on these pages."
+            )
         with st.container(horizontal=True, gap="medium"):
             st.page_link("pages/sensitivity.py", label="Which weights matter", icon=":material/grid_on:")
             st.page_link("pages/stasis.py", label="What is forgotten", icon=":material/trending_up:")

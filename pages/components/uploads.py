@@ -95,7 +95,13 @@ def form(add: Any) -> None:
         if spec in draft.values()["domains"]:
             st.caption("This file is on the timeline.")
         else:
-            st.button("Add file", on_click=_check_and_add, args=(spec, add), type="primary", key="add-file")
+            st.button(
+                "Add to the timeline",
+                on_click=_check_and_add,
+                args=(spec, add),
+                type="primary",
+                key="add-file",
+            )
     except CopalError as error:
         show_error(error)
     for message in st.session_state.pop("upload-error", []):
