@@ -33,10 +33,11 @@ class Backbone:
     """Embedding, decoder blocks and head of a LLaMA-architecture model, for inference.
 
     folder: config.json and safetensors files. device, dtype: resolved names such as 'cpu', 'float32'.
-    keep_blocks: hold the blocks in memory once read; otherwise read a block each time it is visited.
+    keep_blocks: hold the blocks in memory once read; otherwise map a block's file pages each time it is
+    visited and let go of them after, so that the model's size does not bound what fits. Default: on a GPU.
     """
 
-    def __init__(self, folder: Path, device: str, dtype: str, keep_blocks: bool = True) -> None:
+    def __init__(self, folder: Path, device: str, dtype: str, keep_blocks: bool | None = None) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         self.folder = folder
@@ -46,7 +47,7 @@ class Backbone:
         self.config.dtype = self.dtype
         self.depth: int = self.config.num_hidden_layers
         self._files = WeightFiles(folder)
-        self._keep = keep_blocks
+        self._keep = self.device.type != "cpu" if keep_blocks is None else keep_blocks
         with torch.device("meta"):
             self._model = AutoModelForCausalLM.from_config(self.config, attn_implementation="sdpa")
         self._model.eval().requires_grad_(False)
@@ -120,6 +121,7 @@ class Backbone:
 
     def causal_lm(self) -> nn.Module:
         """The whole model, every block in memory, for generation and export."""
+        self._keep = True
         for index in range(self.depth):
             with self.block(index):
                 pass
