@@ -231,6 +231,21 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90) -> None:
         time.sleep(0.01)
 
 
+def _kill_after(processes: Any, store: RunStore, seconds: float, log: str) -> bool:
+    """Compute `store` in a process, SIGKILL it so long after its first sign; False when it ended before."""
+    process = processes.Process(
+        target=_command, args=(["resume", store.id, "--runs", str(store.folder.parent)], log)
+    )
+    process.start()
+    wait_for(lambda: (store.folder / "status.json").exists() or not process.is_alive())
+    process.join(timeout=seconds)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), Path(log).read_text()
+    return bool(process.exitcode)
+
+
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(
     undisturbed: RunStore, runs: Runs, processes: Any, same_outcome: Same, tmp_path: Path
@@ -242,20 +257,9 @@ def test_killed_at_ten_random_moments(
     log = str(tmp_path / "log.txt")
     for number in range(10):
         store = runs.create(undisturbed.config, run_id=f"killed-{number}")
-        process = processes.Process(
-            target=_command, args=(["resume", store.id, "--runs", str(runs.root)], log)
-        )
-        process.start()
-        wait_for(lambda: (store.folder / "status.json").exists() or not process.is_alive())
-        process.join(timeout=generator.uniform(0, usual))
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        if process.exitcode == -signal.SIGKILL:
+        if _kill_after(processes, store, generator.uniform(0, usual), log):
             assert store.state().status in ("interrupted", "done")  # done: killed while it printed
             killed_at.append(store.state().progress)
-        else:
-            assert process.exitcode == 0, Path(log).read_text()
         experiment.run(store)
         assert store.state().status == "done"
         same_outcome(store, undisturbed)

@@ -1,0 +1,139 @@
+"""Imports follow the flow of data and never turn back."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = sorted((ROOT / "copal_core").rglob("*.py"))
+PAGES = sorted([ROOT / "app.py", *(ROOT / "pages").rglob("*.py")])
+HEAVY = {"torch", "transformers", "datasets", "safetensors", "accelerate"}
+
+# what each part may import besides itself; parts that are not listed stand above these
+LEAVES = {"errors", "registry", "config", "threads"}
+FLOW = {
+    "errors": set(),
+    "registry": {"errors"},
+    "config": {"errors"},
+    "threads": set(),
+    "metrics": {"errors"},
+    "files": {"errors"},
+    "records": {"errors"},
+    "checkpoints": LEAVES | {"files"},
+    "domains": LEAVES | {"files"},
+    "statistics": LEAVES | {"checkpoints"},
+    "masks": LEAVES,
+    "criteria": LEAVES | {"statistics", "masks"},
+    "strategies": LEAVES | {"statistics"},
+    "pruning": LEAVES | {"checkpoints", "criteria", "statistics", "masks"},
+    "evaluation": LEAVES | {"checkpoints", "statistics", "metrics"},
+    "progress": LEAVES,
+    "results": LEAVES | {"metrics", "store"},
+    "store": LEAVES | {"files", "records", "results"},
+}
+LONGER = {"copal_core/store.py": 430}  # a file that is longer than 300 lines is named here
+STORED = "checkpoints domains statistics criteria strategies masks pruning evaluation metrics figures lowrank neurons"
+
+
+def imports(path: Path, module_level: bool = False) -> Iterator[str]:
+    """Every module a file imports, as written; those only for type checkers are passed over.
+
+    module_level: only what runs when the file is imported.
+    """
+    yield from _imports(ast.parse(path.read_text(encoding="utf-8")), module_level)
+
+
+def _imports(node: ast.AST, module_level: bool) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        elif not (module_level and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
+            yield from _imports(child, module_level)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "copal_core").parts[0].removesuffix(".py")
+
+
+def parts_imported(path: Path) -> set[str]:
+    """The parts of copal_core that a file imports."""
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("copal_core.")}
+    return found - {"__init__"}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", CORE, ids=named)
+def test_the_core_knows_nothing_of_the_app(path: Path) -> None:
+    assert not [
+        name for name in imports(path) if name.split(".")[0] in ("streamlit", "pages", "app", "tests")
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if part_of(path) in FLOW], ids=named)
+def test_imports_follow_the_flow(path: Path) -> None:
+    part = part_of(path)
+    turned = parts_imported(path) - FLOW[part] - {part, "errors"}
+    assert not turned, f"{named(path)} is in '{part}' and imports {turned}"
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if part_of(path) in STORED.split()], ids=named)
+def test_the_mathematics_knows_nothing_of_runs(path: Path) -> None:
+    runs = {"store", "jobs", "experiment", "cli", "continual", "recording"}
+    if part_of(path) == "figures":
+        runs -= {"store"}
+    assert not parts_imported(path) & runs
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if part_of(path) == "figures"], ids=named)
+def test_figures_compute_nothing(path: Path) -> None:
+    assert not [name for name in imports(path) if name.split(".")[0] in HEAVY]
+    assert parts_imported(path) <= {"figures", "errors", "metrics", "results", "config", "store", "budget"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_pages_import_torch_only_where_they_compute(path: Path) -> None:
+    assert not [name for name in imports(path, module_level=True) if name.split(".")[0] in HEAVY]
+
+
+@pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGER.get(named(path), 300)
+
+
+@pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
+def test_mistakes_raise(path: Path) -> None:
+    """An assert vanishes under python -O, and its message names no rule."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+@pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
+def test_nothing_foreign_is_executed(path: Path) -> None:
+    """No code from checkpoints or data sets, no pickles, no unescaped HTML with what people typed."""
+    text = path.read_text(encoding="utf-8")
+    assert "trust_remote_code=True" not in text
+    assert "weights_only=False" not in text
+    assert not [name for name in imports(path) if name.split(".")[0] in ("pickle", "dill", "joblib")]
+
+
+def test_the_reader_of_imports_sees_a_turn(tmp_path: Path) -> None:
+    """The tests above can fail: they see imports inside functions, and tell them from those at the top."""
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import datasets\n"
+        "try:\n    import torch.nn\nexcept ImportError: pass\n"
+        "def f():\n    from copal_core import store\n"
+    )
+    assert list(imports(path)) == ["typing.TYPE_CHECKING", "torch.nn", "copal_core.store"]
+    assert list(imports(path, module_level=True)) == ["typing.TYPE_CHECKING", "torch.nn"]

@@ -1,0 +1,102 @@
+"""The estimate before a run: what fits, what does not and why, and what would."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from copal_core import preflight
+from copal_core.checkpoints import Description, locate
+from copal_core.config import RunConfig, Windows
+from copal_core.progress import Meter, steps, total_cost
+
+Config = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def described(small_model: Path) -> Description:
+    return dataclasses.replace(locate(str(small_model)).describe("cpu", "float32"), memory_free=8 * 2**30)
+
+
+def test_a_small_run_fits(small_config: Config, described: Description, tmp_path: Path) -> None:
+    found = preflight.estimate(small_config(["copal:accumulate"]), described, tmp_path)
+    assert found.fits and found.problems == () and found.smaller is None
+    assert 0 < found.minutes < 5
+    assert 0 < found.disk_bytes < found.disk_free
+    assert described.memory_needed() < found.memory_bytes < found.memory_free
+
+
+def test_too_many_windows_do_not_fit_and_fewer_are_offered(
+    small_config: Config, described: Description, tmp_path: Path
+) -> None:
+    asked = small_config(["wanda:joint"], calibration=Windows(count=100_000, length=1000))
+    large = dataclasses.replace(described, context=2048)
+    found = preflight.estimate(asked, large, tmp_path)
+    assert not found.fits
+    assert "of memory" in found.problems[0] and "fewer or shorter windows" in found.problems[0]
+    assert found.smaller is not None
+    assert found.smaller.protocol.calibration.tokens < asked.protocol.calibration.tokens
+    assert found.smaller.methods == asked.methods and found.smaller.domains == asked.domains
+    assert preflight.estimate(found.smaller, large, tmp_path).fits
+
+
+def test_a_checkpoint_too_large_for_memory_has_nothing_smaller(
+    small_config: Config, described: Description, tmp_path: Path
+) -> None:
+    none_left = dataclasses.replace(described, memory_free=2**20)
+    found = preflight.estimate(small_config(["copal:accumulate"]), none_left, tmp_path)
+    assert not found.fits and found.smaller is None
+
+
+def test_a_full_disk_is_a_problem(
+    small_config: Config, described: Description, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    (problem,) = preflight.estimate(small_config(["copal:accumulate"]), described, tmp_path).problems
+    assert "of disk" in problem and "free some space" in problem
+
+
+def test_windows_beyond_the_context_are_a_problem(
+    small_config: Config, described: Description, tmp_path: Path
+) -> None:
+    config = small_config(["wanda:restart"], evaluation=Windows(count=2, length=65))
+    (problem,) = preflight.estimate(config, described, tmp_path).problems
+    assert "evaluation windows of 65 tokens exceed the checkpoint's context of 64" in problem
+
+
+def test_the_disk_estimate_covers_what_a_run_writes(finished: Any, described: Description) -> None:
+    store = finished("unstructured row", "pruned")
+    kinds = ("masks", "memory", "weights", "maps")
+    written = sum(
+        path.stat().st_size for kind in kinds for path in (store.folder / kind).rglob("*.safetensors")
+    )
+    assert 0.4 * written < preflight.disk_bytes(store.config, described) < 4 * written
+
+
+def test_cost_grows_with_domains_methods_and_joint(small_config: Config) -> None:
+    one = total_cost(small_config(["wanda:restart"]))
+    assert total_cost(small_config(["wanda:restart"], domains=3)) > one
+    assert total_cost(small_config(["wanda:restart", "copal:restart"])) > 2 * one * 0.9
+    assert total_cost(small_config(["wanda:joint"])) > one
+
+
+def test_a_run_computes_all_methods_of_a_step_before_the_next(small_config: Config) -> None:
+    order = [(str(method), step) for method, step in steps(small_config(["wanda:joint", "copal:restart"]))]
+    assert order == [("wanda:joint", 1), ("copal:restart", 1), ("wanda:joint", 2), ("copal:restart", 2)]
+
+
+def test_the_time_left_follows_the_pace_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("copal_core.progress.time.perf_counter", lambda: now[0])
+    meter = Meter(100.0)
+    meter.skip(50)  # done by an earlier process: no part of the pace
+    assert meter.seconds_left is None and meter.share == 0.5
+    meter.add(10)
+    now[0] += 20
+    assert meter.share == pytest.approx(0.6)
+    assert meter.seconds_left == pytest.approx(80)
