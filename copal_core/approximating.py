@@ -45,7 +45,7 @@ def approximate_block(
                 block.choices[name] = choice
                 values = weight.float() if found.values is None else found.values
                 block.weights[name] = values * found.kept
-            elif budget.rank_bytes(*weight.shape, found.rank) >= budget.dense_bytes(*weight.shape):
+            elif found.parameters >= weight.numel():
                 block.weights[name] = weight  # nothing is stored larger than it was
             else:
                 stored = found.in_half()

@@ -68,7 +68,7 @@ def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Cri
 
 def check_options(kind: str, name: str, cls: type, options: Mapping[str, str | float | bool]) -> None:
     """Raises InvalidValueError for an option that is no field of the dataclass `cls`, or of another type."""
-    known = {field.name: type(field.default) for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name: type(field.default) for field in fields(cls)}
     for option, value in options.items():
         if option not in known:
             offered = f"it takes {', '.join(known)}" if known else "it takes none"

@@ -104,7 +104,7 @@ class Decomposition(ABC):
 
     def at_share(self, weight: Tensor, statistics: GroupStatistics, share: float) -> Factors:
         """The factors that fit `share` of the bytes, of rank 1 at least."""
-        rank = budget.rank_at(*weight.shape, share)
+        rank = budget.rank_at(weight.shape[0], weight.shape[1], share)
         if rank >= 1:
             return self.decompose(weight, statistics, rank)
         found = self.decompose(weight, statistics, 1)

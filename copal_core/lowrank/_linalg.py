@@ -49,8 +49,8 @@ def whiten(gram: Tensor) -> Whitening:
         lower, failed = torch.linalg.cholesky_ex(damped)
     if not damping:
         return Whitening(lower, 0.0)
-    message = f"the Gram matrix is singular (too few tokens, or dead inputs): damped by {damping:.0e} of its mean diagonal"
-    return Whitening(lower, damping, {"damping": message})
+    why = "the Gram matrix is singular (too few tokens, or dead inputs)"
+    return Whitening(lower, damping, {"damping": f"{why}: damped by {damping:.0e} of its mean diagonal"})
 
 
 def truncate(weight: Tensor, metric: Tensor | None, rank: int) -> tuple[Tensor, Tensor, float]:

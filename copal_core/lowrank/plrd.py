@@ -100,7 +100,7 @@ class Plrd(Decomposition):
     def _step(self, work: Workshop, before: dict[str, Factors] | None, share: float) -> dict[str, Factors]:
         def one(weight: Tensor, statistics: GroupStatistics, previous: Factors | None) -> Factors:
             metric = whiten(statistics.mean("input_gram")) if self.statistics() else None
-            rank = max(1, budget.rank_at(*weight.shape, share))
+            rank = max(1, budget.rank_at(weight.shape[0], weight.shape[1], share))
             lower = metric.lower if metric else None
             if previous is None:
                 left, right, lost = truncate(weight.double(), lower, rank)

@@ -1,0 +1,87 @@
+"""SparseGPT over many sparsities at once, by the Cholesky factor itself rather than by an inverse.
+
+With H = R Rᵀ, R upper triangular, and e = w − ŵ the change of a row so far, the error of a row is ‖e R‖² and
+its part at column k is (e R)_k: the columns up to k decide it. A column that is kept takes the value that makes
+its part vanish, w_k + Σ_{j<k} e_j R_jk / R_kk, which is the update that the inverse gives (arXiv:2301.00774).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from copal_core.errors import NumericalError
+from copal_core.masks import removed_count
+from copal_core.threads import one_thread
+
+_BLOCK = 128  # columns whose mask is chosen together, as SparseGPT does
+
+
+def surgeon_rows(weight: Tensor, gram: Tensor, counts: Sequence[int], damping: float = 0.01) -> Tensor:
+    """W − Ŵ (sparsities, rows, in) for every number of removed weights a row.
+
+    weight: (rows, in) float32; gram: (in, in), a token's mean. Raises NumericalError for a Gram matrix that
+    damping does not make definite.
+    """
+    rows, columns = weight.shape
+    upper = _upper(gram, damping)
+    dead = gram.diagonal() == 0
+    original = (
+        weight.masked_fill(dead, 0).repeat(len(counts), 1).T.contiguous()
+    )  # (in, rows of all sparsities)
+    changes = torch.zeros_like(original)
+    counted = [_shares(columns, count) for count in counts]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        inside = slice(start, stop)
+        carried = upper[:start, inside].T @ changes[:start]  # (block, rows): parts due to earlier columns
+        kept = _choose(
+            original[inside], carried, upper[inside, inside], [c[stop] - c[start] for c in counted], rows
+        )
+        with one_thread():
+            _sweep(original[inside], changes[inside], carried, upper[inside, inside], kept)
+    changes += weight.masked_fill(~dead, 0).repeat(len(counts), 1).T  # dead inputs go, and cost nothing
+    return changes.T.reshape(len(counts), rows, columns)
+
+
+def _upper(gram: Tensor, damping: float) -> Tensor:
+    """R (in, in) upper triangular with R Rᵀ = H damped by a share of its mean diagonal."""
+    H = gram.flip(0, 1)
+    diagonal = H.diagonal()
+    diagonal[diagonal == 0] = 1
+    diagonal += damping * diagonal.mean()
+    lower, failed = torch.linalg.cholesky_ex(H)
+    del H
+    if int(failed):
+        raise NumericalError(
+            f"the Gram matrix is singular with damping {damping:g}; calibrate on more windows"
+        )
+    return lower.flip(0, 1)
+
+
+def _shares(columns: int, count: int) -> list[int]:
+    """Weights removed among the first k columns, for every k: blocks add up to exactly `count`."""
+    return [removed_count(k, count / columns) if k < columns else count for k in range(columns + 1)]
+
+
+def _choose(original: Tensor, carried: Tensor, upper: Tensor, counts: Sequence[int], rows: int) -> Tensor:
+    """The mask of a block of columns (block, rows of all sparsities), from the values it has on arrival."""
+    scale = upper.diagonal()[:, None]
+    # with no further removal each column's part vanishes: (arrived − w) R = carried within the block
+    arrived = original + torch.linalg.solve_triangular(upper.T, carried, upper=False)
+    scores = (arrived * scale).square()  # (block, rows)
+    order = scores.T.argsort(dim=1, stable=True)
+    place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order)).T
+    counted = torch.tensor(counts).repeat_interleave(rows)
+    return place >= counted
+
+
+def _sweep(original: Tensor, changes: Tensor, carried: Tensor, upper: Tensor, kept: Tensor) -> None:
+    """Fill `changes` (block, rows) column by column; `carried` is used up."""
+    for i in range(original.shape[0]):
+        # kept: part zero, e = −carried / R_ii; removed: e = w
+        torch.where(kept[i], -carried[i] / upper[i, i], original[i], out=changes[i])
+        if i + 1 < original.shape[0]:
+            carried[i + 1 :].addr_(upper[i, i + 1 :], changes[i])

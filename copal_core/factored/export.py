@@ -1,0 +1,80 @@
+"""A decomposed checkpoint on disk: factors with a loader of three lines, and a merged checkpoint for transformers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from copal_core.checkpoints import Checkpoint
+from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.errors import RunError
+from copal_core.factored.packed import save_factors
+from copal_core.factored.workshop import Member
+from copal_core.lowrank._base import Factors
+
+LOADER = """from safetensors.torch import load_file
+from copal_core.factored.linear import install
+install(model, load_file("factors.safetensors"))"""
+
+
+def export_member(checkpoint: Checkpoint, member: Member, out: Path, table: Mapping[str, float] | None = None) -> Path:
+    """Write `member` into the new folder `out`: factors.safetensors, merged/ (a stock checkpoint) and README.md.
+
+    table: domain -> perplexity, for the README. Raises RunError when `out` holds files already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"folder '{out}' is not empty; choose a new one")
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    backbone = Backbone(checkpoint.folder, "cpu", "float32")
+    small = _small(backbone, member.factors)
+    save_factors(temporary / "factors.safetensors", small, {"checkpoint": checkpoint.name, "member": member.name})
+    merge(backbone, member)
+    backbone.causal_lm().save_pretrained(temporary / "merged")  # type: ignore[operator]
+    checkpoint.tokenizer().save_pretrained(temporary / "merged")
+    (temporary / "README.md").write_text(_card(checkpoint, member, table or {}), encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    temporary.replace(out)
+    return out
+
+
+@torch.no_grad()
+def merge(backbone: Backbone, member: Member) -> None:
+    """Write the products of the factors into the backbone's own weights."""
+    for index in range(backbone.depth):
+        with backbone.block(index) as block:
+            layers = linears(block)
+            for projection, weight in member.weights(index, block).items():
+                layers[projection].weight.data = weight
+
+
+def _small(backbone: Backbone, factors: Mapping[str, Factors]) -> dict[str, Factors]:
+    """Those that are smaller than the layer they replace; the others are in the merged checkpoint."""
+    model = backbone.causal_lm()
+    return {n: f for n, f in factors.items() if f.parameters < model.get_submodule(n).weight.numel()}  # type: ignore[operator, union-attr]
+
+
+def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float]) -> str:
+    lines = [
+        f"# {checkpoint.name}, {member.name}",
+        "",
+        f"Kept {member.share:.1%} of the bytes of every projection; {member.label}.",
+        "",
+        "| domain | perplexity |",
+        "|---|---|",
+        *(f"| {name} | {value:.2f} |" for name, value in table.items()),
+        "",
+        "`merged/` loads with transformers as it is, at the dense size. To run with the factors, load the checkpoint",
+        "they are of (or `merged/`) as `model`, then:",
+        "",
+        "```python",
+        LOADER,
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
