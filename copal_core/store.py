@@ -374,7 +374,7 @@ class Runs:
     def create(self, config: RunConfig, title: str = "", run_id: str | None = None) -> RunStore:
         """A new folder with the configuration. Raises RunError when it cannot be written."""
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-        name = run_id or f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
+        name = run_id if run_id is not None else f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
         if not _RUN_ID.match(name):
             raise InvalidValueError(
                 f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes"

@@ -35,7 +35,7 @@ FLOW = {
     "results": LEAVES | {"metrics", "store"},
     "store": LEAVES | {"files", "records", "results"},
 }
-LONGER = {"copal_core/store.py": 430}  # a file that is longer than 300 lines is named here
+LONGER = {"copal_core/store.py": 430, "copal_core/cli.py": 320}  # files longer than 300 lines are named here
 STORED = "checkpoints domains statistics criteria strategies masks pruning evaluation metrics figures lowrank neurons"
 
 

@@ -30,7 +30,7 @@ class SparseGPT(Criterion):
     """damping: share of the mean diagonal added to H. block: columns whose mask is chosen together."""
 
     damping: float = 0.01
-    block: float = 128
+    block: float = 128.0
     updates_weights = True
 
     def __post_init__(self) -> None:
