@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from copal_core.cli_lowrank import add_commands
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.store import Runs, RunStore
@@ -284,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--method", required=True)
     export.add_argument("--step", type=int, default=None, help="default: the last")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_commands(command)
     return parser
 
 

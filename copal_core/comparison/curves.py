@@ -179,7 +179,9 @@ def _rank_curves(
     own = _precise(_core(weight)[0])
     squares, directions = eigh(own @ own.T)
     given = _sum([outputs[name] for name in fit])
-    fitted, whitened = eigh(given)
+    alone = tuple(outputs) == tuple(fit) and len(outputs) == 1
+    # on the text it was fitted to the whitened curve is the spectrum itself: no directions needed
+    fitted, whitened = (_eigenvalues(given), None) if alone else eigh(given)
     carried = torch.sum((given @ directions) * directions, dim=0)
     order = carried.argsort(descending=True, stable=True)
     bases = {"svd": directions, "whitened-svd": whitened, "basel": directions[:, order]}
@@ -190,7 +192,8 @@ def _rank_curves(
     curves = []
     for method, basis in bases.items():
         for name, output in outputs.items():
-            energies = torch.sum((output @ basis) * basis, dim=0).double().clamp_min(0).numpy()  # (k,)
+            carried = fitted if basis is None else torch.sum((output @ basis) * basis, dim=0)
+            energies = carried.double().clamp_min(0).numpy()  # (k,)
             total = float(energies.sum()) or 1.0
             left = np.append(energies[::-1].cumsum()[::-1], 0.0) / total  # dropped after rank 0..k
             curves.append(Curve(method, name, "rank", shares, ranks, left))

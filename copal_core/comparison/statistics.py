@@ -111,11 +111,16 @@ def sample_windows(
     checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol, report: Report
 ) -> list[Windows]:
     """The windows of every domain under `protocol`, each domain under a name of its own."""
-    tokenizer, found = checkpoint.tokenizer(), []
-    for domain in domain_sources.find_all(list(specs)):
+    tokenizer = checkpoint.tokenizer()
+    found: list[Windows] = []
+    for spec in specs:
+        domain = domain_sources.find(spec)
         sample = domain.sample(tokenizer, protocol.calibration, protocol.evaluation, protocol.seed, report)
-        windows = (torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation))
-        found.append(Windows(domain.name, domain.spec, *windows, sample.content_hash))
+        both = (torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation))
+        name, number = domain.name, 2
+        while name in {other.name for other in found}:  # two files may have one name
+            name, number = f"{domain.name}-{number}", number + 1
+        found.append(Windows(name, domain.spec, *both, sample.content_hash))
     return found
 
 

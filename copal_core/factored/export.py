@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from copal_core.checkpoints import Checkpoint
 from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.decompositions import DecompositionStore
 from copal_core.errors import RunError
-from copal_core.factored.packed import save_factors
+from copal_core.factored.packed import load_factors, save_factors
 from copal_core.factored.workshop import Member
 from copal_core.lowrank._base import Factors
 
@@ -20,7 +22,9 @@ from copal_core.factored.linear import install
 install(model, load_file("factors.safetensors"))"""
 
 
-def export_member(checkpoint: Checkpoint, member: Member, out: Path, table: Mapping[str, float] | None = None) -> Path:
+def export_member(
+    checkpoint: Checkpoint, member: Member, out: Path, table: Mapping[str, float] | None = None
+) -> Path:
     """Write `member` into the new folder `out`: factors.safetensors, merged/ (a stock checkpoint) and README.md.
 
     table: domain -> perplexity, for the README. Raises RunError when `out` holds files already.
@@ -32,7 +36,9 @@ def export_member(checkpoint: Checkpoint, member: Member, out: Path, table: Mapp
     temporary.mkdir(parents=True)
     backbone = Backbone(checkpoint.folder, "cpu", "float32")
     small = _small(backbone, member.factors)
-    save_factors(temporary / "factors.safetensors", small, {"checkpoint": checkpoint.name, "member": member.name})
+    save_factors(
+        temporary / "factors.safetensors", small, {"checkpoint": checkpoint.name, "member": member.name}
+    )
     merge(backbone, member)
     backbone.causal_lm().save_pretrained(temporary / "merged")  # type: ignore[operator]
     checkpoint.tokenizer().save_pretrained(temporary / "merged")
@@ -78,3 +84,19 @@ def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float]) ->
         "",
     ]
     return "\n".join(lines)
+
+
+def load_member(store: DecompositionStore, name: str = "") -> tuple[dict[str, Any], Member]:
+    """A finished member of a decomposition with its entry in the result; the last that has factors by default.
+
+    Raises RunError when there is none of that name, or it is a mask and keeps no factors.
+    """
+    members = [m for m in store.result()["members"] if not name or m["name"] == name]
+    for entry in reversed(members):
+        path = store.member_folder(entry["name"]) / "factors.safetensors"
+        if path.exists():
+            factors = load_factors(path)
+            return entry, Member(entry["name"], entry["share"], factors, entry["tokens"], entry["label"])
+    raise RunError(
+        f"decomposition '{store.id}' holds no factors{f' of {name}' if name else ''}; decompose first"
+    )

@@ -72,11 +72,15 @@ def load_pattern(path: Path) -> dict[str, Tensor]:
         places = _unpack(arrays[f"{name}.places"], budget.place_bits(group), count)
         places = torch.from_numpy(places.astype(np.int64)).reshape(rows, columns // group, keep)
         values = torch.from_numpy(arrays[f"{name}.values"]).float().reshape(places.shape)
-        found[name] = torch.zeros(rows, columns // group, group).scatter_(2, places, values).reshape(rows, columns)
+        found[name] = (
+            torch.zeros(rows, columns // group, group).scatter_(2, places, values).reshape(rows, columns)
+        )
     return found
 
 
-def save_factors(path: Path, factors: Mapping[str, Factors], metadata: Mapping[str, str] | None = None) -> None:
+def save_factors(
+    path: Path, factors: Mapping[str, Factors], metadata: Mapping[str, str] | None = None
+) -> None:
     """'NAME.left' (out, r) and 'NAME.right' (r, in), 16-bit floats."""
     arrays = {}
     for name, one in factors.items():

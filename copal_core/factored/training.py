@@ -83,7 +83,7 @@ def train(
             _restore(learning, good)
             why = f"the loss stopped being finite after {step} steps; the last good state was kept; use a smaller rate"
             return Outcome(tuple(losses), len(losses) * per_step * windows.shape[1], why)
-        losses.append(float(loss))
+        losses.append(value)
         _restore(good, learning)  # their loss and gradient are finite: good
         optimizer.step()
         schedule.step()

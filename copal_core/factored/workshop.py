@@ -14,7 +14,7 @@ from copal_core.comparison.statistics import LayerLibrary, combined
 from copal_core.errors import Cancelled
 from copal_core.factored.linear import factored_modules, module_name, place_of, replaced
 from copal_core.factored.training import Budget, Outcome, train
-from copal_core.lowrank._base import Factors
+from copal_core.lowrank._base import Decomposition, Factors
 from copal_core.statistics.accumulators import GroupStatistics
 
 Report = Callable[[str, int, int], None]
@@ -126,6 +126,15 @@ class Workshop:
         """`train` on the targets' windows with this workshop's seed, progress and cancel."""
         budget = Budget(tokens, label, self.seed)
         return train(model, parameters, self.windows(), budget, self.report, self.should_stop)
+
+    def untrained(self, decomposition: Decomposition, keep: float) -> Member:
+        """Every layer decomposed by itself at `keep` of its bytes."""
+
+        def one(weight: Tensor, given: GroupStatistics, before: Factors | None) -> Factors:
+            return decomposition.at_share(weight, given, keep)
+
+        factors = self.each(one, None, f"{decomposition.name} at {keep:.0%} of the bytes")
+        return self.member(f"{decomposition.name}-{keep:.3f}", keep, Trained(factors, Outcome((), 0)))
 
     def member(self, name: str, share: float, trained: Trained, **details: Any) -> Member:
         """A size with its label."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from copal_core.criteria._base import check_options
 from copal_core.errors import InvalidValueError
 from copal_core.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
+
+if TYPE_CHECKING:
+    from copal_core.factored.workshop import Member, Workshop
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,10 @@ class Decomposition(ABC):
             found.discarded_energy,
             {**found.warnings, "rank": message},
         )
+
+    def family(self, work: Workshop, keep: float) -> Iterator[Member]:
+        """Sizes of a whole checkpoint down to `keep` of the bytes; one, training-free, unless the method trains."""
+        yield work.untrained(self, keep)
 
     def share(self, structure: Structure) -> float:
         """The share of the dense bytes kept in a run of `structure`."""

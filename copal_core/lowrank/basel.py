@@ -38,10 +38,10 @@ class Basel(Decomposition):
     """
 
     keep: float = 0.0
-    tokens: float = 12288
-    rounds: float = 3
+    tokens: float = 6144.0
+    rounds: float = 3.0
     added: float = 0.05
-    tuning: float = 12288
+    tuning: float = 8192.0
     rate: float = 1e-2
     new_rate: float = 3e-4
 

@@ -36,8 +36,8 @@ class Plrd(Decomposition):
     """
 
     keep: float = 0.0
-    members: float = 2
-    tokens: float = 16384
+    members: float = 2.0
+    tokens: float = 8192.0
     rate: float = 1e-4
     metric: str = "whitened"
 

@@ -1,0 +1,224 @@
+"""A whole checkpoint decomposed, as a folder: what was asked, where it stands, what was found.
+
+    config.json   what was asked        status.json   where it stands
+    result.json   what was found, growing by one member at a time
+    members/NAME/factors.safetensors    and bases.json for relearned scales
+
+It is computed by one process, the command the command line offers, and cancelled by a file named `cancel`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from copal_core import files
+from copal_core.config import Method, Protocol
+from copal_core.errors import InvalidValueError, RunError
+from copal_core.store import RunState, now, runs_root
+
+_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}$")
+DEFAULT_PROTOCOL = {"calibration": {"count": 32, "length": 256}, "propagate": "dense"}
+
+
+@dataclass(frozen=True)
+class DecompositionConfig:
+    """domains: evaluated on. targets: those of them that are calibrated and trained on; all by default.
+
+    methods: decompositions and criteria with options, such as 'plrd[tokens=8192]' or 'wanda'. keep: shares of the
+    bytes of every projection. Raises InvalidValueError when built from values that break a rule.
+    """
+
+    checkpoint: str
+    domains: tuple[str, ...]
+    methods: tuple[str, ...]
+    keep: tuple[float, ...] = (0.8,)
+    targets: tuple[str, ...] = ()
+    protocol: Protocol = field(default_factory=lambda: Protocol(**DEFAULT_PROTOCOL))
+
+    def __post_init__(self) -> None:
+        if not self.domains or not self.methods or not self.keep:
+            raise InvalidValueError("a decomposition needs a domain, a method and a kept share at least")
+        unknown = [target for target in self.targets if target not in self.domains]
+        if unknown:
+            raise InvalidValueError(
+                f"target '{unknown[0]}' is not among the domains; list it as a domain too"
+            )
+        for keep in self.keep:
+            if not 0 < keep <= 1:
+                raise InvalidValueError(
+                    f"keep = {keep} is not a share of the stored bytes; use 0 < keep <= 1, such as 0.8"
+                )
+        for method in self.methods:
+            parse_method(method)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(replace(self, protocol=Protocol())),
+            "protocol": self.protocol.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> DecompositionConfig:
+        """Raises InvalidValueError when the content is not what `to_json` made."""
+        try:
+            lists = {key: tuple(content[key]) for key in ("domains", "methods", "keep", "targets")}
+            return cls(checkpoint=content["checkpoint"], protocol=Protocol(**content["protocol"]), **lists)
+        except (KeyError, TypeError) as error:
+            raise InvalidValueError(f"the decomposition's configuration is damaged ({error})") from None
+
+
+def parse_method(text: str) -> Method:
+    """'plrd[tokens=0]' as a name with options. Raises InvalidValueError for anything else."""
+    if ":" in text:
+        raise InvalidValueError(
+            f"method '{text}' names a strategy; a decomposition sees all its targets at once: NAME[OPTIONS]"
+        )
+    return Method.parse(f"{text.strip()}:joint")
+
+
+class DecompositionStore:
+    """One decomposition's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "config.json").is_file():
+            raise RunError(f"there is no decomposition '{folder.name}' in {folder.parent}")
+        self.folder, self.id = folder, folder.name
+
+    @cached_property
+    def config(self) -> DecompositionConfig:
+        return DecompositionConfig.from_json(files.read_json(self.folder / "config.json"))
+
+    def result(self) -> dict[str, Any]:
+        """What `--json` prints; grows while the decomposition is computed."""
+        path = self.folder / "result.json"
+        found = files.read_json(path) if path.exists() else {"decomposition": self.id, "members": []}
+        return {**found, "status": self.state().status}
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        files.write_json(
+            self.folder / "result.json", {key: v for key, v in result.items() if key != "status"}
+        )
+
+    def member_folder(self, name: str) -> Path:
+        """Raises InvalidValueError for a name that is not a member's."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+            raise InvalidValueError(f"'{name}' is not the name of a member")
+        return self.folder / "members" / name
+
+    def state(self) -> RunState:
+        """As of a run: 'interrupted' when it says running and no process computes it."""
+        path = self.folder / "status.json"
+        state = RunState(**files.read_json(path)) if path.exists() else RunState()
+        if state.status == "running" and not self.is_locked():
+            return replace(
+                state, status="interrupted", message="the process ended before it was done; start it again"
+            )
+        return state
+
+    def set_state(self, state: RunState) -> None:
+        files.write_json(self.folder / "status.json", asdict(replace(state, updated=now())), durable=False)
+
+    def request_cancel(self) -> None:
+        (self.folder / "cancel").touch()
+
+    def clear_cancel(self) -> None:
+        (self.folder / "cancel").unlink(missing_ok=True)
+
+    def cancel_requested(self) -> bool:
+        return (self.folder / "cancel").exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises RunError when another process computes it."""
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=3)
+        except Timeout:
+            raise RunError(f"decomposition '{self.id}' is being computed by another process") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether a living process computes it."""
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+
+class Decompositions:
+    """The decompositions of one root folder, which lies beside the runs."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or runs_root()) / "decompositions"
+
+    def list(self) -> list[DecompositionStore]:
+        """Newest first."""
+        if not self.root.is_dir():
+            return []
+        found = [path for path in sorted(self.root.iterdir(), reverse=True) if _ID.match(path.name)]
+        return [DecompositionStore(path) for path in found if (path / "config.json").is_file()]
+
+    def open(self, name: str) -> DecompositionStore:
+        """Raises InvalidValueError for what cannot be an id, RunError for an unknown one."""
+        if not _ID.match(name):
+            raise InvalidValueError(
+                f"id '{name[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+            )
+        return DecompositionStore(self.root / name)
+
+    def create(self, config: DecompositionConfig) -> DecompositionStore:
+        """A new folder with the configuration. Raises RunError when it cannot be written."""
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        folder = self.root / f"{stamp}-{secrets.token_hex(3)}"
+        files.write_json(folder / "config.json", config.to_json())
+        return DecompositionStore(folder)
+
+
+def start(store: DecompositionStore) -> None:
+    """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
+    if store.is_locked():
+        raise RunError(f"decomposition '{store.id}' is being computed already; watch it or cancel it")
+    store.clear_cancel()
+    store.set_state(RunState(status="created", message="the process is starting"))
+    root = store.folder.parent.parent
+    command = [sys.executable, "-m", "copal_core", "decompose", "--resume", store.id, "--runs", str(root)]
+    package = str(Path(__file__).resolve().parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    with open(store.folder / "process.log", "ab") as log:
+        _children.append(
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+        )
+
+
+_children: list[subprocess.Popen[bytes]] = []  # kept, so that ended ones are reaped
+
+
+def as_json(result: dict[str, Any]) -> str:
+    return json.dumps(result, ensure_ascii=False)
