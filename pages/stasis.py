@@ -16,6 +16,7 @@ from pages.components.text import errors_shown  # noqa: E402
 
 VIEWS = {
     "forgetting": ("Forgetting", result_views.forgetting),
+    "matrix": ("Matrix", result_views.matrices),
     "stasis": ("Stasis", result_views.stasis),
     "overlap": ("Mask overlap", result_views.overlap),
 }

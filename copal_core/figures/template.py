@@ -19,6 +19,9 @@ from copal_core.figures.numbers import compact, power
 
 NAME = "copal"
 CRITERION_COLOURS = {"copal": "#D55E00", "wanda": "#0072B2", "sparsegpt": "#009E73", "magnitude": "#CC79A7"}
+LOWRANK_COLOURS = {
+    "svd": "#8C6BB1", "whitened-svd": "#E69F00", "basel": "#56B4E9", "plrd": "#6B8E23", "hybrid": "#A65628",
+}  # fmt: skip
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
 STRATEGY_DASHES = {"accumulate": "solid", "restart": "dash", "sequential": "dot", "joint": "dashdot"}
 DENSE_COLOUR = "#808080"
@@ -110,11 +113,12 @@ def label(text: object) -> str:
 
 
 def method_colour(method: str) -> str:
-    """The criterion's colour, the same on every page; unknown criteria get a spare one by name."""
+    """The criterion's or decomposition's colour, the same on every page; unknown ones get a spare one by name."""
     if method == "dense":
         return DENSE_COLOUR
     name = _parts(method)[0]
-    return CRITERION_COLOURS.get(name) or SPARE_COLOURS[sum(name.encode()) % len(SPARE_COLOURS)]
+    known = {**CRITERION_COLOURS, **LOWRANK_COLOURS}
+    return known.get(name) or SPARE_COLOURS[sum(name.encode()) % len(SPARE_COLOURS)]
 
 
 def method_dash(method: str) -> str:

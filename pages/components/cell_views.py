@@ -73,8 +73,7 @@ def draw(store: RunStore, choices: list[MapChoice], block: int, projection: str)
             _say(cell)
             _weight_map(cell, kind, colours)
             _scores(cell)
-            _rows(cell)
-            _heads(cell)
+            _rows_and_heads(cell)
 
 
 def _across(cell: Cell, kind: str, colours: Range) -> None:
@@ -84,11 +83,7 @@ def _across(cell: Cell, kind: str, colours: Range) -> None:
         _weight_map(cell, kind, colours)
     with right:
         _scores(cell)
-    left, right = st.columns(2, gap="medium")
-    with left:
-        _rows(cell)
-    with right:
-        _heads(cell)
+    _rows_and_heads(cell)
 
 
 def _cell(store: RunStore, choice: MapChoice, block: int, projection: str) -> Cell | None:
@@ -143,6 +138,17 @@ def _scores(cell: Cell) -> None:
     table = cells.histogram_table(cell.tiles)
     figure = cells.histogram_figure(table, threshold)
     charts.show(figure, table, f"scores-{cell.name}", "Histogram of scores, kept and pruned")
+
+
+def _rows_and_heads(cell: Cell) -> None:
+    """Folded away at first: two more figures that most looks at a layer do not need."""
+    has_heads = cells.heads_table(cell.tiles) is not None
+    title = "Rows and heads" if has_heads else "Rows"
+    folded = st.expander(title, key=f"rows-and-heads-{cell.name}", on_change="rerun")
+    if folded.open:
+        with folded:
+            _rows(cell)
+            _heads(cell)
 
 
 def _rows(cell: Cell) -> None:

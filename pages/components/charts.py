@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from copal_core.figures.template import method_colour, method_dash
+from copal_core.figures.template import LOWRANK_COLOURS, method_colour, method_dash
 from pages.components.text import plain
 
 _CONFIG = {
@@ -53,11 +53,13 @@ def show_selectable(
 
 
 def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
-    """The numbers of a figure, folded away, with their CSV."""
-    with st.expander("Table and download", type="compact", key=f"table-{name}"):
-        st.dataframe(
-            table, hide_index=not index, key=f"data-{name}", height=min(280, 38 + 35 * max(1, len(table)))
-        )
+    """The numbers of a figure, folded away, with their CSV; sent to the browser only when unfolded."""
+    folded = st.expander("Table and download", type="compact", key=f"table-{name}", on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
+        height = min(280, 38 + 35 * max(1, len(table)))
+        st.dataframe(table, hide_index=not index, key=f"data-{name}", height=height)
         st.download_button(
             "Download CSV",
             lambda: table.to_csv(index=index),
@@ -81,9 +83,21 @@ def method_key(methods: list[str], dense: bool = True) -> None:
                 st.caption(plain(name), width="content")
 
 
-def _swatch(method: str) -> str:
+def lowrank_key(methods: list[str]) -> None:
+    """Which colour is which method where no strategy is at work: masks solid, low rank dashed."""
+    with st.container(horizontal=True, gap="medium"):
+        for method in methods:
+            with st.container(
+                horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False
+            ):
+                dash = "dash" if method in LOWRANK_COLOURS else "solid"
+                st.image(_swatch(f"{method}:none", dash), width=34, alt=f"line of {method}")
+                st.caption(plain(method), width="content")
+
+
+def _swatch(method: str, dash: str = "") -> str:
     """A short line as SVG; only colours and dashes of our own go into it."""
-    dashes = _STROKES[method_dash(method)]
+    dashes = _STROKES[dash or method_dash(method)]
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="34" height="20" viewBox="0 0 34 20">'
         f'<line x1="0" y1="10" x2="34" y2="10" stroke="{method_colour(method)}" stroke-width="3" '

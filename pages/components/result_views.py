@@ -20,7 +20,7 @@ from pages.components.words import GLOSSARY
 
 
 def forgetting(store: RunStore) -> None:
-    """Outcome, curves and matrices of perplexity."""
+    """Outcome, and the curve of each domain."""
     perplexity, methods, domains = runs.table(store, "perplexity"), runs.methods_of(store), store.domains
     if not len(perplexity):
         empty_state(
@@ -47,7 +47,6 @@ def forgetting(store: RunStore) -> None:
                 f"Perplexity on domain {index + 1} after each step, by method",
             )
     runs.stamp(store)
-    _matrices(store, perplexity, methods)
 
 
 def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
@@ -126,8 +125,15 @@ def _verdict(summary: pd.DataFrame) -> str:
     )
 
 
-def _matrices(store: RunStore, perplexity: pd.DataFrame, methods: list[str]) -> None:
-    st.subheader("Perplexity matrix")
+def matrices(store: RunStore) -> None:
+    """The perplexity matrix of each method, on one colour scale."""
+    perplexity, methods = runs.table(store, "perplexity"), runs.methods_of(store)
+    if not len(perplexity):
+        empty_state(
+            "No perplexity yet", "The dense model is measured first; it appears here once that is done."
+        )
+        return
+    st.subheader("Perplexity of each domain after each step", help=GLOSSARY["perplexity"])
     st.caption(
         "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale."
     )

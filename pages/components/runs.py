@@ -118,8 +118,9 @@ def show_warnings(store: RunStore) -> None:
     if broken:
         show_problem(f"{broken} evaluation batches gave NaN or infinity; their perplexity means nothing.")
     if len(found):
-        with st.expander(f"Warnings from this run: {len(found)}"):
-            st.dataframe(found, hide_index=True)
+        folded = st.expander(f"Warnings from this run: {len(found)}", key="warnings", on_change="rerun")
+        if folded.open:
+            folded.dataframe(found, hide_index=True)
 
 
 @st.cache_data(max_entries=40, show_spinner=False)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from copal_core.config import Windows
+from copal_core.config import Protocol, Windows
 from copal_core.errors import CopalError
 
 _SHOWN_WINDOWS = 8
@@ -43,7 +43,35 @@ def preview(checkpoint: str, spec: str, calibration: str, evaluation: str, seed:
     }
 
 
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": prepare, "preview": preview}
+def gather(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
+    """Gather the statistics of every layer. domains: a JSON list; protocol: JSON as pydantic writes it."""
+    from copal_core.comparison import prepared
+
+    entry = prepared.gather(*_setting(checkpoint, domains, protocol), _report)
+    return {"domains": entry.domains}
+
+
+def compare(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
+    """Every layer's errors over the budgets; its statistics must be there, or are gathered."""
+    from copal_core.comparison import prepared
+
+    setting = _setting(checkpoint, domains, protocol)
+    prepared.compare_layers(prepared.find(*setting) or prepared.gather(*setting, _report), _report)
+    return {}
+
+
+def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[str], Protocol]:
+    from copal_core.checkpoints import locate
+
+    return locate(checkpoint, _report), json.loads(domains), Protocol(**json.loads(protocol))
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "prepare": prepare,
+    "preview": preview,
+    "gather": gather,
+    "compare": compare,
+}
 
 
 def _texts(text_of: Callable[[int], str], windows: int) -> list[str]:

@@ -70,13 +70,22 @@ def test_sensitivity_shows_the_map_and_the_cell(open_page: Opener, finished_run:
     app = open_page("sensitivity", run=finished_run, layer="2", projection="q_proj")
     assert app.selectbox(key="linked-layer").value == 2
     assert app.selectbox(key="linked-projection").value == "q_proj"
-    assert figures(app) == 5  # map, weight map, scores, rows, heads
+    assert figures(app) == 3  # map, weight map, scores
     app.selectbox(key="linked-projection").set_value("down_proj").run()
     assert app.query_params["projection"] == "down_proj"
-    assert figures(app) == 4  # an MLP layer has no heads
+    assert figures(app) == 3
     for metric in ("domain", "kept", "threshold"):
         app.selectbox(key="linked-metric").set_value(metric).run()
         assert not app.exception
+
+
+def test_rows_and_heads_are_drawn_when_unfolded(open_page: Opener, finished_run: str) -> None:
+    for projection, drawn in (("q_proj", 5), ("down_proj", 4)):  # an MLP layer has no heads
+        app = open_page("sensitivity", run=finished_run, layer="2", projection=projection)
+        app.session_state[f"rows-and-heads-copal-accumulate-step1-block2-{projection}"] = True
+        app.run()
+        assert not app.exception
+        assert figures(app) == drawn
 
 
 def test_sensitivity_compares_two_maps(open_page: Opener, finished_run: str) -> None:
@@ -85,13 +94,14 @@ def test_sensitivity_compares_two_maps(open_page: Opener, finished_run: str) -> 
     )
     assert not app.exception
     assert app.selectbox(key="linked-other_method").value == "wanda:restart"
-    assert figures(app) == 3 + 2 * 3  # two maps and their difference; two cells of three figures
+    assert figures(app) == 3 + 2 * 2  # two maps and their difference; two cells of two figures
 
 
 def test_every_figure_has_its_table(open_page: Opener, finished_run: str) -> None:
     for page, view in (
         ("sensitivity", "compare"),
         ("stasis", "forgetting"),
+        ("stasis", "matrix"),
         ("stasis", "stasis"),
         ("stasis", "overlap"),
     ):
@@ -99,6 +109,11 @@ def test_every_figure_has_its_table(open_page: Opener, finished_run: str) -> Non
         assert figures(app) > 0
         folded = [one for one in app.expander if one.label == "Table and download"]
         assert len(folded) == figures(app)
+        for one in folded:
+            app.session_state[one.key] = True
+        app.run()
+        assert not app.exception
+        assert len(app.dataframe) >= figures(app)
         assert len(app.get("download_button")) == figures(app)
 
 
@@ -106,7 +121,7 @@ def test_forgetting_says_which_method_is_best(open_page: Opener, finished_run: s
     app = open_page("stasis", run=finished_run)
     text = text_of(app)
     assert "**copal:accumulate** has the lowest average perplexity" in text
-    assert text.count("Protocol: tiny") == 3  # beside each group of perplexities
+    assert text.count("Protocol: tiny") == 2  # beside each group of perplexities
     assert "ower is better" in text
 
 

@@ -1,0 +1,143 @@
+"""Masks against low rank at the same stored bytes: curves, and readings in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from copal_core.figures.numbers import percent, size
+from copal_core.figures.template import (
+    figure,
+    label,
+    log_ticks,
+    method_colour,
+    upright,
+)
+
+LOWEST = 1e-5  # errors below one in 100,000 are drawn there
+_DASH = {"mask": "solid", "rank": "dash", "point": "solid"}
+
+
+def reading_table(readings: Sequence[Any]) -> pd.DataFrame:
+    """method, domain, kind, amount, parameters, bytes, error: one row a method and domain at one budget.
+
+    readings: objects with these attributes. amount: share removed of a mask, rank of a decomposition.
+    """
+    columns = ["method", "domain", "kind", "share", "amount", "parameters", "bytes", "error"]
+    return pd.DataFrame([[getattr(one, name) for name in columns] for one in readings], columns=columns)
+
+
+def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, share: float) -> go.Figure:
+    """Relative output error on `domain` over the kept bytes, log y; the budget is marked.
+
+    curves: method, domain, kind, share, error. readings: a `reading_table` at the budget `share`.
+    """
+    chosen = curves[curves["domain"] == domain]
+    traces: list[Any] = []
+    for (method, kind), part in chosen.groupby(["method", "kind"], sort=False):
+        error = part["error"].clip(lower=LOWEST)
+        colour = method_colour(f"{str(method).split()[0]}:none")
+        shown = {
+            "name": label(method),
+            "x": part["share"].round(4),
+            "y": error.where(part["error"] > 0, None),
+            "hovertemplate": f"{label(method)}<br>%{{x:.0%}} of the bytes: %{{y:.3%}} lost<extra></extra>",
+        }
+        if kind == "point":
+            traces.append(
+                go.Scatter(mode="markers", marker={"color": colour, "symbol": "diamond", "size": 9}, **shown)
+            )
+        else:
+            traces.append(go.Scatter(mode="lines", line={"color": colour, "dash": _DASH[str(kind)]}, **shown))
+    traces.append(_marks(readings, domain, share))
+    top = float(max(chosen["error"].max(), 1.0)) if len(chosen) else 1.0
+    bottom = max(LOWEST, float(chosen.loc[chosen["error"] > 0, "error"].min())) if len(chosen) else LOWEST
+    ticks = log_ticks(np.log10(bottom), np.log10(top))["tickvals"]
+    return figure(
+        *traces,
+        height=320,
+        shapes=[upright(share)],
+        xaxis={"title": "bytes kept", "tickformat": ".0%", "range": [0.0, 1.01], "fixedrange": True},
+        yaxis={
+            "title": "output lost",
+            "type": "log",
+            "range": [np.log10(bottom) - 0.1, np.log10(top) + 0.1],
+            "tickvals": [10.0**tick for tick in ticks],
+            "ticktext": [percent(10.0**tick, 3) for tick in ticks],
+            "fixedrange": True,
+        },
+    )
+
+
+def _marks(readings: pd.DataFrame, domain: str, share: float) -> go.Scatter:
+    """A dot on every curve where the slider stands."""
+    at = readings[(readings["domain"] == domain) & (readings["kind"] != "point") & (readings["error"] > 0)]
+    return go.Scatter(
+        x=[share] * len(at),
+        y=at["error"].clip(lower=LOWEST),
+        mode="markers",
+        marker={"color": [method_colour(f"{name}:none") for name in at["method"]], "size": 9},
+        hoverinfo="skip",
+    )
+
+
+def structure_words(kind: str, amount: float, share: float = 0.5) -> str:
+    """'removed 50 %', 'rank 162' or, where nothing is taken away, 'dense'."""
+    if share >= 1:
+        return "dense"
+    return f"rank {amount:.0f}" if kind == "rank" else f"removed {percent(amount)}"
+
+
+def lost(error: float) -> str:
+    """An error as people say it: 3.1 %, 0.02 %; tiny ones are less than 0.001 %."""
+    if error <= 0:
+        return "0 %"
+    if error < 1e-5:
+        return "< 0.001 %"
+    decimals = 1 if error >= 0.01 else 2 if error >= 0.001 else 3
+    return percent(error, decimals)
+
+
+def best_of_each(readings: pd.DataFrame, domain: str) -> tuple[pd.Series | None, pd.Series | None]:
+    """The mask and the decomposition that lose least on `domain`; None where there is none."""
+    at = readings[readings["domain"] == domain]
+    found = []
+    for kind in ("mask", "rank"):
+        part = at[at["kind"] == kind]
+        found.append(part.loc[part["error"].idxmin()] if len(part) else None)
+    return found[0], found[1]
+
+
+def in_words(readings: pd.DataFrame, domain: str, share: float, dense: int) -> str:
+    """One sentence: what a mask and low rank lose of this layer at the same bytes, and which loses less."""
+    mask, rank = best_of_each(readings, domain)
+    start = f"At {percent(share, 0)} of the bytes ({size(share * dense)} of {size(dense)})"
+    if mask is None or rank is None:
+        return f"{start} there is nothing to compare."
+    if share >= 1:
+        return f"{start} nothing is removed and nothing is lost."
+    words = (
+        f"{start}, on {domain} the best mask ({mask['method']}, {structure_words('mask', mask['amount'])}) loses "
+        f"{lost(mask['error'])} of this layer's output, and the best low rank ({rank['method']}, "
+        f"{structure_words('rank', rank['amount'])}) loses {lost(rank['error'])}."
+    )
+    return f"{words} {_verdict(float(mask['error']), float(rank['error']))}"
+
+
+def _verdict(mask: float, rank: float) -> str:
+    if mask <= 0 or rank <= 0:
+        return "Here one of them loses nothing."
+    ratio = rank / mask
+    if 0.95 < ratio < 1.05:
+        return "They lose about the same."
+    if ratio > 1:
+        return f"This layer prefers a mask: low rank loses {_times(ratio)} as much."
+    return f"This layer prefers low rank: the mask loses {_times(1 / ratio)} as much."
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:.0f} times"

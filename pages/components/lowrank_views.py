@@ -1,0 +1,122 @@
+"""What the Masks and low rank page is made of: one layer under a budget slider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from copal_core import budget
+from copal_core.comparison.prepared import Entry
+from copal_core.figures import lowrank
+from copal_core.figures.layers import PROJECTIONS
+from copal_core.figures.numbers import percent, size
+from pages.components import charts, layer_desk, links, lowrank_details
+from pages.components.layer_desk import Layer, Setting
+from pages.components.text import plain
+from pages.components.words import GLOSSARY
+
+ALL = "all"
+LOWEST, DEFAULT = 10, 56  # per cent of the bytes; 56 is half of the weights with their bitmask
+_KEY = "linked-kept"
+
+
+def one_layer(setting: Setting, entry: Entry) -> None:
+    """Pick a layer, then move the budget."""
+    layer_desk.warm_up()
+    with st.container(border=True):
+        left, middle, right = st.columns(3)
+        blocks = list(range(entry.blocks))
+        with left:
+            block = links.choose("Decoder block", "layer", blocks, blocks[len(blocks) // 2])
+        with middle:
+            projection = links.choose("Projection", "projection", list(PROJECTIONS), "down_proj")
+        with right:
+            fit = links.choose(
+                "Methods see", "fit", [ALL, *entry.domains], ALL, show=_fit_name, help=GLOSSARY["fit"]
+            )
+        found = layer_desk.layer(entry, "" if fit == ALL else fit, block, projection)
+        _under_budget(entry, found, ("" if fit == ALL else fit, block, projection))
+
+
+def budget_share() -> float:
+    """The slider's reading, which lives in the URL."""
+    text = links.read("kept") or ""
+    kept = int(text) if text.isdigit() else DEFAULT
+    return min(100, max(LOWEST, kept)) / 100
+
+
+def _fit_name(name: str) -> str:
+    return "all domains" if name == ALL else name
+
+
+@st.fragment
+def _under_budget(entry: Entry, layer: Layer, place: tuple[str, int, str]) -> None:
+    """All that answers the slider; the rest of the page stays as it is."""
+    share = budget_share()
+    dense = budget.dense_bytes(*layer.shape)
+    st.session_state[_KEY] = round(100 * share)
+    st.slider(
+        "Bytes kept", LOWEST, 100, format="%d %%", key=_KEY, help=GLOSSARY["bytes"], on_change=_follow_slider
+    )
+    st.caption(
+        f"Kept {percent(share, 0)}: {size(share * dense)} of the layer's {size(dense)} "
+        f"({layer.shape[0]} × {layer.shape[1]} weights at 16 bits), bitmask or both factors included."
+    )
+    readings = layer.readings(share)
+    for domain in entry.domains:
+        st.markdown(plain(lowrank.in_words(readings, domain, share, dense)))
+    _curves(entry, layer, readings, share)
+    _readings(entry, readings, share)
+    lowrank_details.show(entry, layer, place, share, readings)
+
+
+def _follow_slider() -> None:
+    links.write("kept", st.session_state[_KEY])
+
+
+def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) -> None:
+    charts.title("Share of the layer's output that is lost, by bytes kept", help=GLOSSARY["output error"])
+    methods = [name for name in layer.table["method"].unique() if " " not in str(name)]
+    charts.lowrank_key(methods)
+    places: list[Any] = []
+    while len(places) < len(entry.domains):
+        places += st.columns(min(3, len(entry.domains)), gap="medium")
+    for index, (place, domain) in enumerate(zip(places, entry.domains, strict=False)):
+        with place:
+            charts.title(plain(f"on {domain}"))
+            figure = lowrank.curves_figure(layer.table, readings, domain, share)
+            table = layer.table[layer.table["domain"] == domain]
+            charts.show(
+                figure, table, f"curves-{index + 1}", f"Output lost over bytes kept on domain {index + 1}"
+            )
+    rows = layer.curves.rows
+    sampled = f"; masks measured on {rows} of {layer.shape[0]} rows" if layer.curves.sampled else ""
+    st.caption(
+        f"Protocol: {plain(entry.stamp)}{sampled}. No forward pass: errors follow from the inputs seen."
+    )
+
+
+def _readings(entry: Entry, readings: pd.DataFrame, share: float) -> None:
+    """Every method at the slider's budget, readable as text."""
+    charts.title(f"At {percent(share, 0)} of the bytes, this much is lost")
+    head = "| Method | Becomes | Weights kept | " + " | ".join(plain(name) for name in entry.domains) + " |"
+    lines = [head, "|:--|:--|--:|" + "--:|" * len(entry.domains)]
+    for method, part in readings.groupby("method", sort=False):
+        first = part.iloc[0]
+        becomes = lowrank.structure_words(first["kind"], first["amount"], first["share"])
+        errors = {row.domain: lowrank.lost(row.error) for row in part.itertuples()}
+        cells = [
+            plain(method),
+            becomes,
+            f"{int(first['parameters']):,}",
+            *(errors[name] for name in entry.domains),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    st.markdown("\n".join(lines))
+    if (readings["kind"] == "point").any():
+        points = readings[readings["kind"] == "point"].iloc[0]
+        st.caption(
+            f"2:4 keeps two of every four inputs; it always takes {percent(points['share'])} of the bytes."
+        )

@@ -1,0 +1,23 @@
+"""Masks and low rank: what each loses of a layer, and of the model, at the same stored bytes."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.components import links
+
+links.through_app(__file__)
+st.title("Masks and low rank")
+st.caption(
+    "Two ways to be smaller, side by side at the same stored bytes: remove weights, or factorise them."
+)
+
+# imported after the title is on the screen
+from pages.components import layer_desk, lowrank_views  # noqa: E402
+from pages.components.text import errors_shown  # noqa: E402
+
+with errors_shown():
+    setting = layer_desk.setting()
+    entry = layer_desk.ready_entry(setting)
+    if entry is not None:
+        lowrank_views.one_layer(setting, entry)
