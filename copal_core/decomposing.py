@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from copal_core.store import RunState
 from copal_core.variants import dense_weights
 
 Event = dict[str, Any]
+_Found = tuple[Member, Callable[[int, nn.Module], Weights], dict[str, Any]]
 
 
 def compute(
@@ -129,7 +130,9 @@ class _Work:
         began, result = time.perf_counter(), self._result
         result["members"] = [m for m in result["members"] if (m["method"], m["asked"]) != (text, keep)]
         if isinstance(method, Decomposition) and not isinstance(method, Hybrid):
-            found = ((m, m.weights, _size(workshop.library, m)) for m in method.family(workshop, keep))
+            found: Iterator[_Found] = (
+                (m, m.weights, _size(workshop.library, m)) for m in method.family(workshop, keep)
+            )
         else:
             found = iter([_live(workshop, text, method, keep)])
         for member, weights_of, size in found:
@@ -197,7 +200,7 @@ def block_statistics(library: LayerLibrary, block: int, targets: list[str]) -> B
     return found
 
 
-def _live(workshop: Workshop, text: str, method: Any, keep: float) -> tuple[Member, Any, dict[str, Any]]:
+def _live(workshop: Workshop, text: str, method: Any, keep: float) -> _Found:
     """Masks, and the hybrid: computed block by block while they are evaluated, and not kept."""
     library, targets = workshop.library, list(workshop.targets)
     structure = Structure(sparsity=min(budget.sparsity_at(keep), 0.999))

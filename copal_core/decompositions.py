@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from copal_core import files
-from copal_core.config import Method, Protocol
+from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.store import RunState, now, runs_root
 
 _ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}$")
-DEFAULT_PROTOCOL = {"calibration": {"count": 32, "length": 256}, "propagate": "dense"}
+DEFAULT_PROTOCOL = Protocol(calibration=Windows(count=32, length=256), propagate="dense")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DecompositionConfig:
     methods: tuple[str, ...]
     keep: tuple[float, ...] = (0.8,)
     targets: tuple[str, ...] = ()
-    protocol: Protocol = field(default_factory=lambda: Protocol(**DEFAULT_PROTOCOL))
+    protocol: Protocol = DEFAULT_PROTOCOL
 
     def __post_init__(self) -> None:
         if not self.domains or not self.methods or not self.keep:

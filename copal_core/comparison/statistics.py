@@ -116,11 +116,13 @@ def sample_windows(
     for spec in specs:
         domain = domain_sources.find(spec)
         sample = domain.sample(tokenizer, protocol.calibration, protocol.evaluation, protocol.seed, report)
-        both = (torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation))
+        first, second = (
+            torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation)
+        )
         name, number = domain.name, 2
         while name in {other.name for other in found}:  # two files may have one name
             name, number = f"{domain.name}-{number}", number + 1
-        found.append(Windows(name, domain.spec, *both, sample.content_hash))
+        found.append(Windows(name, domain.spec, first, second, sample.content_hash))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from copal_core import budget
-from copal_core.factored.linear import ScaledBases, place_of, replaced
+from copal_core.factored.linear import ScaledBases, bias_of, place_of, replaced
 from copal_core.factored.training import Outcome
 from copal_core.factored.workshop import Member, Trained, Workshop
 from copal_core.lowrank._linalg import svd
@@ -57,8 +57,9 @@ class Bases:
         for name, weight, _ in self.work.layers("splitting layers into bases"):
             left, scales, right = svd(weight.double())
             linear = model.get_submodule(name)
-            parts = (part.to(linear.weight) for part in (left, scales, right))
-            self._modules[name] = ScaledBases(*parts, linear.bias)
+            like = weight.to(next(linear.parameters()))
+            made = ScaledBases(left.to(like), scales.to(like), right.to(like), bias_of(linear))
+            self._modules[name] = made
             self._before[name], self._index[name] = scales.float(), torch.arange(len(scales))
 
     def _ranks(self, module: ScaledBases) -> tuple[int, int]:

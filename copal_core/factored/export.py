@@ -62,7 +62,7 @@ def merge(backbone: Backbone, member: Member) -> None:
 def _small(backbone: Backbone, factors: Mapping[str, Factors]) -> dict[str, Factors]:
     """Those that are smaller than the layer they replace; the others are in the merged checkpoint."""
     model = backbone.causal_lm()
-    return {n: f for n, f in factors.items() if f.parameters < model.get_submodule(n).weight.numel()}  # type: ignore[operator, union-attr]
+    return {n: f for n, f in factors.items() if f.parameters < model.get_submodule(n).weight.numel()}  # type: ignore[operator]
 
 
 def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float]) -> str:

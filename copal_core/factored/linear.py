@@ -37,7 +37,11 @@ class ScaledBases(nn.Module):
 
     def __init__(self, left: Tensor, scales: Tensor, right: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.u, self.v, self.start = (nn.Buffer(t, persistent=False) for t in (left, right, scales))
+        self.u: Tensor
+        self.v: Tensor
+        self.start: Tensor
+        for name, tensor in (("u", left), ("v", right), ("start", scales)):
+            self.register_buffer(name, tensor, persistent=False)
         self.gain = nn.Parameter(torch.zeros_like(scales))  # so that a learning rate is relative to the scale
         self.new_left: nn.Parameter | None = None
         self.new_right: nn.Parameter | None = None
@@ -115,7 +119,7 @@ def install(model: nn.Module, factors: Mapping[str, Tensor]) -> nn.Module:
             raise InvalidValueError(
                 f"the factors of '{name}' do not fit a layer of {tuple(linear.weight.shape)}"
             )
-        model.set_submodule(name, FactoredLinear(left, right, _bias(linear)))
+        model.set_submodule(name, FactoredLinear(left, right, bias_of(linear)))
     return model
 
 
@@ -141,10 +145,10 @@ def factored_modules(
         linear = model.get_submodule(name)
         device = next(linear.parameters()).device
         left, right = (t.detach().to(device, dtype, copy=True).contiguous() for t in (one.left, one.right))
-        made[name] = FactoredLinear(left, right, _bias(linear))
+        made[name] = FactoredLinear(left, right, bias_of(linear))
     return made
 
 
-def _bias(linear: nn.Module) -> Tensor | None:
+def bias_of(linear: nn.Module) -> Tensor | None:
     bias = getattr(linear, "bias", None)
     return None if bias is None else bias.detach()

@@ -69,8 +69,8 @@ def load_pattern(path: Path) -> dict[str, Tensor]:
     found = {}
     for name, (rows, columns) in json.loads(metadata["shapes"]).items():
         count = rows * (columns // group) * keep
-        places = _unpack(arrays[f"{name}.places"], budget.place_bits(group), count)
-        places = torch.from_numpy(places.astype(np.int64)).reshape(rows, columns // group, keep)
+        unpacked = _unpack(arrays[f"{name}.places"], budget.place_bits(group), count)
+        places = torch.from_numpy(unpacked.astype(np.int64)).reshape(rows, columns // group, keep)
         values = torch.from_numpy(arrays[f"{name}.values"]).float().reshape(places.shape)
         found[name] = (
             torch.zeros(rows, columns // group, group).scatter_(2, places, values).reshape(rows, columns)
@@ -82,7 +82,7 @@ def save_factors(
     path: Path, factors: Mapping[str, Factors], metadata: Mapping[str, str] | None = None
 ) -> None:
     """'NAME.left' (out, r) and 'NAME.right' (r, in), 16-bit floats."""
-    arrays = {}
+    arrays: files.Arrays = {}
     for name, one in factors.items():
         half = one.in_half()
         arrays |= {f"{name}.left": half.left.cpu().numpy(), f"{name}.right": half.right.cpu().numpy()}
@@ -93,13 +93,11 @@ def load_factors(path: Path) -> dict[str, Factors]:
     """name -> factors in single precision."""
     arrays, _ = files.read_arrays(path)
     names = sorted({key.rpartition(".")[0] for key in arrays})
-    return {
-        name: Factors(*(torch.from_numpy(arrays[f"{name}.{side}"]).float() for side in ("left", "right")))
-        for name in names
-    }
+    parts = {key: torch.from_numpy(array).float() for key, array in arrays.items()}
+    return {name: Factors(parts[f"{name}.left"], parts[f"{name}.right"]) for name in names}
 
 
-def _save(path: Path, arrays: Mapping[str, NDArray], metadata: dict[str, str]) -> None:
+def _save(path: Path, arrays: files.Arrays, metadata: dict[str, str]) -> None:
     content = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     files.write_atomically(path, partial(save_file, content, metadata=metadata or None))
 

@@ -72,11 +72,13 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = batch_loss(model, next(batches).to(learning[0].device))
-            if math.isfinite(float(loss)):
+            value = float(loss.detach())
+            if math.isfinite(value):
                 loss.backward()
+        # the norm of no gradient at all is 0, not NaN: a loss that is not finite has to be asked for
         norm = (
             torch.nn.utils.clip_grad_norm_(learning, _CLIP)
-            if math.isfinite(float(loss))
+            if math.isfinite(value)
             else torch.tensor(math.nan)
         )
         if not bool(torch.isfinite(norm)):
