@@ -133,7 +133,7 @@ def matrices(store: RunStore) -> None:
             "No perplexity yet", "The dense model is measured first; it appears here once that is done."
         )
         return
-    st.subheader("Perplexity of each domain after each step", help=GLOSSARY["perplexity"])
+    st.subheader("Perplexity matrix", help=GLOSSARY["perplexity"])
     st.caption(
         "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale."
     )
