@@ -1,0 +1,122 @@
+"""Stored sizes against the bytes of files that are really written."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from copal_core import budget
+from copal_core.config import Structure
+from copal_core.errors import InvalidValueError
+from copal_core.factored.packed import (
+    load_factors,
+    load_masked,
+    load_pattern,
+    save_factors,
+    save_masked,
+    save_pattern,
+)
+from copal_core.lowrank._base import Factors
+from copal_core.masks import select
+
+SHAPES = [(8, 16), (7, 12), (33, 20), (64, 24)]
+
+
+def data_bytes(path: Path) -> int:
+    """Bytes of a safetensors file besides its header."""
+    content = path.read_bytes()
+    return len(content) - 8 - struct.unpack("<Q", content[:8])[0]
+
+
+def weights(rows: int, columns: int) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows * columns))
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
+def test_a_masked_file_has_the_bytes_of_the_budget(
+    tmp_path: Path, rows: int, columns: int, sparsity: float
+) -> None:
+    weight = weights(rows, columns)
+    kept = select(weight.abs(), Structure(sparsity=sparsity)).kept
+    save_masked(tmp_path / "masked.safetensors", {"layer": (weight, kept)})
+    assert data_bytes(tmp_path / "masked.safetensors") == budget.mask_bytes(rows, columns, int(kept.sum()))
+    loaded = load_masked(tmp_path / "masked.safetensors")["layer"]
+    assert torch.equal(loaded, (weight * kept).half().float())
+
+
+@pytest.mark.parametrize(("keep", "group"), [(2, 4), (1, 4), (4, 8), (3, 4)])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 16), (7, 24)])
+def test_a_pattern_file_has_the_bytes_of_the_budget(
+    tmp_path: Path, rows: int, columns: int, keep: int, group: int
+) -> None:
+    weight, path = weights(rows, columns), tmp_path / "pattern.safetensors"
+    kept = select(weight.abs(), Structure(kind="n:m", keep=keep, group_size=group)).kept
+    save_pattern(path, {"layer": (weight, kept)}, keep, group)
+    assert data_bytes(path) == budget.pattern_bytes(rows, columns, keep, group)
+    assert torch.equal(load_pattern(path)["layer"], (weight * kept).half().float())
+
+
+def test_a_mask_of_another_pattern_is_refused(tmp_path: Path) -> None:
+    weight = weights(4, 8)
+    with pytest.raises(InvalidValueError, match="2 of each 4"):
+        save_pattern(tmp_path / "p", {"layer": (weight, torch.ones(4, 8, dtype=torch.bool))}, 2, 4)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("rank", [1, 5])
+def test_a_file_of_factors_has_the_bytes_of_the_budget(
+    tmp_path: Path, rows: int, columns: int, rank: int
+) -> None:
+    factors = Factors(weights(rows, rank), weights(rank, columns))
+    path = tmp_path / "factors.safetensors"
+    save_factors(path, {"layer": factors})
+    assert data_bytes(path) == budget.rank_bytes(rows, columns, rank) == 2 * factors.parameters
+    assert torch.allclose(load_factors(path)["layer"].weight(), factors.weight(), atol=0.02)
+
+
+@given(some.integers(1, 300), some.integers(1, 300), some.floats(0, 1))
+def test_the_rank_at_a_share_is_the_largest_that_fits(rows: int, columns: int, share: float) -> None:
+    rank = budget.rank_at(rows, columns, share)
+    if share >= 1:
+        assert rank == min(rows, columns)
+        return
+    dense = rows * columns
+    assert budget.rank_parameters(rows, columns, rank) <= share * dense + 1e-6 * (rows + columns)
+    if rank < min(rows, columns):
+        assert budget.rank_parameters(rows, columns, rank + 1) > share * dense - 1e-6 * dense
+
+
+@given(some.floats(0.07, 0.999))
+def test_the_sparsity_at_a_share_uses_all_of_it(share: float) -> None:
+    sparsity = budget.sparsity_at(share)
+    assert budget.mask_share(sparsity) == pytest.approx(share)
+
+
+def test_known_sizes() -> None:
+    assert budget.structure_share(Structure(sparsity=0.5)) == 0.5625
+    assert budget.structure_share(Structure(kind="n:m", keep=2, group_size=4)) == 0.5625
+    assert budget.structure_share(Structure(sparsity=0.0)) == 1.0
+    assert budget.place_bits(4) == 2
+    assert budget.rank_at(576, 576, 0.5625) == 162
+    assert budget.sparsity_at(1.0) == 0.0 and budget.sparsity_at(0.0) == 1.0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_what_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(InvalidValueError, match="use 0 to 1"):
+        budget.rank_at(8, 8, share)
+
+
+def test_the_header_is_json(tmp_path: Path) -> None:
+    save_factors(tmp_path / "f", {"layer": Factors(weights(4, 2), weights(2, 4))}, {"checkpoint": "x"})
+    content = (tmp_path / "f").read_bytes()
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    assert header["__metadata__"] == {"checkpoint": "x"}
+    assert header["layer.left"]["shape"] == [4, 2]
