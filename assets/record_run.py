@@ -26,7 +26,6 @@ CONFIG = RunConfig(
         "wanda:joint",
         "wanda:sequential",
         "magnitude:restart",
-        "sparsegpt:accumulate",
     ),
     protocol=Protocol(map_size=20),
 )

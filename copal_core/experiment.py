@@ -50,11 +50,13 @@ def run(
                 "cancelled", "cancelled; what was finished is kept, and resume goes on from there"
             )
             raise
-        except (CopalError, MemoryError, torch.OutOfMemoryError) as error:
-            experiment.finish(
-                "failed", str(error) or "the machine's memory is exhausted; use a smaller protocol"
-            )
+        except CopalError as error:
+            experiment.finish("failed", str(error))
             raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            message = "the machine's memory is exhausted; resume when more is free, or use a smaller protocol"
+            experiment.finish("failed", message)
+            raise RunError(message) from error
         except BaseException as error:
             experiment.finish("failed", f"a defect: {type(error).__name__}: {error}")
             raise

@@ -36,6 +36,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
             if durable:
                 _flush(temporary)
             temporary.replace(path)
+            if durable:
+                _flush_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -100,6 +102,18 @@ def _write_text(path: Path, text: str) -> None:
 
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut; systems that cannot open folders do so by themselves."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
     try:
         os.fsync(descriptor)
     finally:

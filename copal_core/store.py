@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).resolve().parent.parent / "assets" / "recorded"
 _RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 _ACTIVE = ("created", "running")
+_START_WITHIN = datetime.timedelta(minutes=1)
 
 
 def runs_root() -> Path:
@@ -143,9 +144,9 @@ class RunStore:
     def state(self) -> RunState:
         """The last state written; 'interrupted' when it says running and no process holds the run."""
         state = self.written_state()
-        if state.status == "running" and not self.is_locked():
+        if _claims_a_process(state) and not self.is_locked():
             state = self.written_state()  # it may have ended, and said so, between the two looks
-            if state.status == "running":
+            if _claims_a_process(state):
                 return replace(
                     state, status="interrupted", message="the process ended before the run did; resume it"
                 )
@@ -402,7 +403,7 @@ def _summary(store: RunStore) -> RunSummary | None:
             id=store.id,
             title=str(info.get("title") or ""),
             created=str(info.get("created") or ""),
-            status=store.state().status,
+            status=_status(store),
             checkpoint=config.checkpoint,
             domains=tuple(store.domains),
             methods=tuple(str(method) for method in config.methods),
@@ -410,6 +411,22 @@ def _summary(store: RunStore) -> RunSummary | None:
         )
     except (RunError, InvalidValueError):
         return None
+
+
+def _status(store: RunStore) -> str:
+    """The run's status; a damaged status file hides nothing else of the run."""
+    try:
+        return store.state().status
+    except RunError:
+        return "interrupted"
+
+
+def _claims_a_process(state: RunState) -> bool:
+    """Whether the state says that a process computes the run, or has had a minute to begin to."""
+    if state.status == "created" and state.updated:
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.updated)
+        return age > _START_WITHIN
+    return state.status == "running"
 
 
 def now() -> str:
