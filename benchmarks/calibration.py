@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections import defaultdict
 
@@ -87,15 +88,15 @@ def main() -> None:
     structure = Structure.parse(options.structure)
     forward(backbone, windows)  # reads the weights
     ratios: dict[tuple[str, str], dict[str, list[float]]] = {case: defaultdict(list) for case in CASES}
-    bare = []
-    for _ in range(options.rounds):
+    bare = [forward(backbone, windows)["total"]]
+    for turn in range(options.rounds):
         for case in CASES:
-            before = forward(backbone, windows)["total"]
             parts = calibrate(backbone, windows, *case, structure)
-            reference = (before + forward(backbone, windows)["total"]) / 2
-            bare.append(reference)
+            bare.append(forward(backbone, windows)["total"])
+            reference = (bare[-2] + bare[-1]) / 2  # just before and just after
             for phase, seconds in parts.items():
                 ratios[case][phase].append(seconds / reference)
+            print(f"round {turn + 1}: {case} {parts['total'] / reference:.2f}", file=sys.stderr, flush=True)
     print(
         f"{options.checkpoint}, {asked} windows of {options.domain}, {structure}, {torch.get_num_threads()} threads"
     )
