@@ -30,7 +30,6 @@ CASES = (
     ("copal", "pruned"),
     ("copal", "dense"),
     ("sparsegpt", "pruned"),
-    ("magnitude", "pruned"),
 )
 
 
