@@ -31,6 +31,15 @@ page = st.navigation(
                 url_path="stasis",
                 icon=":material/trending_up:",
             ),
+            st.Page(
+                "pages/lowrank.py",
+                title="Masks and low rank",
+                url_path="lowrank",
+                icon=":material/compare_arrows:",
+            ),
+            st.Page(
+                "pages/families.py", title="Families", url_path="families", icon=":material/account_tree:"
+            ),
         ],
     }
 )

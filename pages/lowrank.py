@@ -13,7 +13,7 @@ st.caption(
 )
 
 # imported after the title is on the screen
-from pages.components import layer_desk, lowrank_views  # noqa: E402
+from pages.components import layer_desk, lowrank_views, whole_model  # noqa: E402
 from pages.components.text import errors_shown  # noqa: E402
 
 with errors_shown():
@@ -21,3 +21,4 @@ with errors_shown():
     entry = layer_desk.ready_entry(setting)
     if entry is not None:
         lowrank_views.one_layer(setting, entry)
+        whole_model.results(setting)

@@ -14,12 +14,17 @@ st.caption(
 
 # imported after the title is on the screen, as plotly takes a moment
 from pages.components import cell_views, layer_views, runs  # noqa: E402
-from pages.components.text import errors_shown  # noqa: E402
+from pages.components.text import empty_state, errors_shown  # noqa: E402
 
 with errors_shown():
     store = runs.pick()
-    if store is not None:
+    if store is not None and not runs.mask_methods_of(store):
+        empty_state(
+            "This run has no masks", "Its methods make factors: see **Stasis and forgetting** for perplexity."
+        )
+    elif store is not None:
         choices = layer_views.draw_maps(store)
         st.subheader("Inside one layer")
         cell_views.draw(store, choices, *layer_views.choose_cell(store))
+        runs.say_left_out(store)
         runs.show_warnings(store)

@@ -90,9 +90,11 @@ def gather(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol, rep
 
 def compare_layers(entry: Entry, report: Report) -> None:
     """Every layer's errors over the budgets, for the map of the whole model. Imports torch."""
+    from copal_core.comparison.mask_errors import MASKS
     from copal_core.comparison.preferences import preferences
 
-    files.write_arrays(_errors_file(entry.key), preferences(entry.library(), entry.domains, report=report))
+    found = preferences(entry.library(), entry.domains, masks=MASKS, report=report)
+    files.write_arrays(_errors_file(entry.key), found)
 
 
 def _key(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol) -> str:

@@ -115,7 +115,7 @@ def best_of_each(readings: pd.DataFrame, domain: str) -> tuple[pd.Series | None,
 def in_words(readings: pd.DataFrame, domain: str, share: float, dense: int) -> str:
     """One sentence: what a mask and low rank lose of this layer at the same bytes, and which loses less."""
     mask, rank = best_of_each(readings, domain)
-    start = f"At {percent(share, 0)} of the bytes ({size(share * dense)} of {size(dense)})"
+    start = f"At {percent(share)} of the bytes ({size(share * dense)} of {size(dense)})"
     if mask is None or rank is None:
         return f"{start} there is nothing to compare."
     if share >= 1:

@@ -24,7 +24,7 @@ class MapChoice:
 
 def choose_map(store: RunStore, prefix: str = "", default: int = 0, which: str = "") -> MapChoice:
     """Two boxes, method and step. `prefix` separates the second map of a comparison in the URL."""
-    methods, steps = runs.methods_of(store), list(range(1, len(store.domains) + 1))
+    methods, steps = runs.mask_methods_of(store), list(range(1, len(store.domains) + 1))
     left, right = st.columns(2)
     with left:
         method = links.choose(

@@ -79,7 +79,8 @@ def _spectra(entry: Entry, layer: Layer, share: float) -> None:
     rank = budget.rank_at(*layer.shape, share)
     st.caption(
         f"Grey: the weight alone, which plain svd sees. Coloured: the weight on each domain's inputs, which "
-        f"whitened-svd sees. The line marks rank {rank}, which fits {percent(share, 0)} of the bytes; all to its right is lost."
+        f"whitened-svd sees. The line marks rank {rank}, which fits {percent(share)} of the bytes; what is "
+        "right of it is lost."
     )
     table = subspaces.spectrum_table(layer.curves.spectra)
     charts.show(subspaces.spectrum_figure(table, rank), table, "spectra", "Singular values by size")

@@ -12,13 +12,16 @@ from copal_core.comparison.prepared import Entry
 from copal_core.figures import lowrank
 from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import percent, size
-from pages.components import charts, layer_desk, links, lowrank_details
+from pages.components import charts, layer_desk, links, lowrank_details, whole_model
 from pages.components.layer_desk import Layer, Setting
 from pages.components.text import plain
 from pages.components.words import GLOSSARY
 
 ALL = "all"
-LOWEST, DEFAULT = 10, 56  # per cent of the bytes; 56 is half of the weights with their bitmask
+LOWEST, DEFAULT = (
+    10.0,
+    56.25,
+)  # per cent of the bytes; half of the weights and their bitmask, and 2:4, take 56.25
 _KEY = "linked-kept"
 
 
@@ -37,14 +40,16 @@ def one_layer(setting: Setting, entry: Entry) -> None:
                 "Methods see", "fit", [ALL, *entry.domains], ALL, show=_fit_name, help=GLOSSARY["fit"]
             )
         found = layer_desk.layer(entry, "" if fit == ALL else fit, block, projection)
-        _under_budget(entry, found, ("" if fit == ALL else fit, block, projection))
+        _under_budget(setting, entry, found, ("" if fit == ALL else fit, block, projection))
 
 
 def budget_share() -> float:
     """The slider's reading, which lives in the URL."""
-    text = links.read("kept") or ""
-    kept = int(text) if text.isdigit() else DEFAULT
-    return min(100, max(LOWEST, kept)) / 100
+    try:
+        kept = round(4 * float(links.read("kept") or DEFAULT)) / 4
+    except (ValueError, OverflowError):
+        kept = DEFAULT
+    return min(100.0, max(LOWEST, kept)) / 100
 
 
 def _fit_name(name: str) -> str:
@@ -52,16 +57,23 @@ def _fit_name(name: str) -> str:
 
 
 @st.fragment
-def _under_budget(entry: Entry, layer: Layer, place: tuple[str, int, str]) -> None:
+def _under_budget(setting: Setting, entry: Entry, layer: Layer, place: tuple[str, int, str]) -> None:
     """All that answers the slider; the rest of the page stays as it is."""
     share = budget_share()
     dense = budget.dense_bytes(*layer.shape)
-    st.session_state[_KEY] = round(100 * share)
+    st.session_state[_KEY] = 100 * share
     st.slider(
-        "Bytes kept", LOWEST, 100, format="%d %%", key=_KEY, help=GLOSSARY["bytes"], on_change=_follow_slider
+        "Bytes kept",
+        LOWEST,
+        100.0,
+        step=0.25,
+        format="%g %%",
+        key=_KEY,
+        help=GLOSSARY["bytes"],
+        on_change=_follow_slider,
     )
     st.caption(
-        f"Kept {percent(share, 0)}: {size(share * dense)} of the layer's {size(dense)} "
+        f"Kept {percent(share)}: {size(share * dense)} of the layer's {size(dense)} "
         f"({layer.shape[0]} × {layer.shape[1]} weights at 16 bits), bitmask or both factors included."
     )
     readings = layer.readings(share)
@@ -70,10 +82,13 @@ def _under_budget(entry: Entry, layer: Layer, place: tuple[str, int, str]) -> No
     _curves(entry, layer, readings, share)
     _readings(entry, readings, share)
     lowrank_details.show(entry, layer, place, share, readings)
+    whole_model.preferences(setting, entry, share, place[1:])
+    whole_model.offer(setting, share)
+    whole_model.rerun_if_asked()
 
 
 def _follow_slider() -> None:
-    links.write("kept", st.session_state[_KEY])
+    links.write("kept", f"{st.session_state[_KEY]:g}")
 
 
 def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) -> None:
@@ -100,7 +115,7 @@ def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) ->
 
 def _readings(entry: Entry, readings: pd.DataFrame, share: float) -> None:
     """Every method at the slider's budget, readable as text."""
-    charts.title(f"At {percent(share, 0)} of the bytes, this much is lost")
+    charts.title(f"At {percent(share)} of the bytes, this much is lost")
     head = "| Method | Becomes | Weights kept | " + " | ".join(plain(name) for name in entry.domains) + " |"
     lines = [head, "|:--|:--|--:|" + "--:|" * len(entry.domains)]
     for method, part in readings.groupby("method", sort=False):

@@ -161,7 +161,8 @@ def _in_pairs(count: int) -> list[Any]:
 
 def stasis(store: RunStore) -> None:
     """Stasis per step and per layer, and the flow between kept and pruned."""
-    layers, methods = runs.table(store, "layers"), runs.methods_of(store)
+    layers, methods = runs.table(store, "layers"), runs.mask_methods_of(store)
+    runs.say_left_out(store)
     table = stasis_figures.step_table(layers, methods)
     if not len(table):
         empty_state(
@@ -207,7 +208,8 @@ def stasis(store: RunStore) -> None:
 
 def overlap(store: RunStore) -> None:
     """Mask overlap between methods."""
-    overlaps, methods = runs.table(store, "overlaps"), runs.methods_of(store)
+    overlaps, methods = runs.table(store, "overlaps"), runs.mask_methods_of(store)
+    runs.say_left_out(store)
     if len(methods) < 2 or not len(overlaps):
         empty_state(
             "Nothing to compare yet",

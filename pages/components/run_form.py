@@ -8,14 +8,16 @@ from copal_core import jobs, preflight
 from copal_core.checkpoints import Description
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError
+from copal_core.figures import estimators
 from copal_core.figures.numbers import duration, size
 from copal_core.store import Runs
-from pages.components import checkpoints, draft, links
+from pages.components import charts, checkpoints, draft, links
 from pages.components.text import plain, show_error, show_problem
 from pages.components.timeline import label_of
-from pages.components.words import GLOSSARY, criteria, strategies
+from pages.components.words import GLOSSARY, criteria, decompositions, strategies
 
 _ERROR = "start-error"
+_EPSILONS = tuple(3.0 * 10.0**-power for power in range(1, 8))
 
 
 def chosen_so_far() -> None:
@@ -31,23 +33,40 @@ def chosen_so_far() -> None:
 
 
 def methods() -> None:
-    """A row of strategies for each criterion."""
+    """A row of strategies for each criterion, and for each decomposition."""
     st.subheader("Methods", help=f"Criterion: {GLOSSARY['criterion']} Strategy: {GLOSSARY['strategy']}")
     known = strategies()
     chosen = draft.values()["strategies"]
     for name, (label, explanation) in criteria().items():
-        key = f"draft-strategies-{name}"
-        st.session_state[key] = [strategy for strategy in chosen.get(name, []) if strategy in known]
-        st.pills(
-            plain(label), list(known), selection_mode="multi", key=key, help=explanation, on_change=_follow_methods,
-            args=(name, key),
-        )  # fmt: skip
+        _strategies_of(name, label, explanation)
+    lowrank = decompositions()
+    with st.expander(
+        "Low rank, at the same stored bytes", type="compact", expanded=bool(set(lowrank) & set(_chosen()))
+    ):
+        st.caption("Two small factors in place of each weight, in the bytes that the structure below leaves.")
+        for name, (label, explanation) in lowrank.items():
+            _strategies_of(name, label, explanation)
     with st.expander("What the strategies remember", type="compact"):
         for strategy, explanation in known.items():
             st.markdown(f"**{plain(strategy)}**: {plain(explanation)}")
     if "copal" in chosen and chosen["copal"]:
         with st.expander("How COPAL's score is computed", type="compact"):
             _estimator()
+
+
+def _strategies_of(name: str, label: str, explanation: str) -> None:
+    known, key = strategies(), f"draft-strategies-{name}"
+    chosen = draft.values()["strategies"].get(name, [])
+    st.session_state[key] = [strategy for strategy in chosen if strategy in known]
+    st.pills(
+        plain(label), list(known), selection_mode="multi", key=key, help=explanation, on_change=_follow_methods,
+        args=(name, key),
+    )  # fmt: skip
+
+
+def _chosen() -> list[str]:
+    """Methods for which a strategy is chosen."""
+    return [name for name, strategies in draft.values()["strategies"].items() if strategies]
 
 
 def _estimator() -> None:
@@ -67,6 +86,32 @@ def _estimator() -> None:
             step=0.001,
             **draft.widget("epsilon"),
         )
+    _step_size()
+
+
+def _step_size() -> None:
+    """Finite differences lose digits when the step is small: how many, on a random layer, computed here."""
+    if not st.toggle("Show how the step changes the estimate", key="show-step-size"):
+        return
+    table = estimators.estimator_table(_EPSILONS, _step_errors())
+    chosen = float(draft.values()["epsilon"] or 0.01)
+    charts.show(
+        estimators.estimator_figure(table, chosen),
+        table,
+        "estimator-error",
+        "Error of finite differences by step",
+    )
+    st.caption(
+        "Against the closed form, on a random linear layer in float32. The layer is linear, so only rounding is lost: "
+        "the smaller the step, the fewer digits are left. The dashed line is the step chosen above."
+    )
+
+
+@st.cache_data(show_spinner="Measuring the estimator")
+def _step_errors() -> list[float]:
+    from copal_core.estimators import finite_difference_errors  # imports torch
+
+    return finite_difference_errors(_EPSILONS)
 
 
 def structure() -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from copal_core.errors import CopalError, InvalidValueError
 from copal_core.store import Runs, RunStore, RunSummary
-from pages.components import links
+from pages.components import links, words
 from pages.components.text import empty_state, plain, show_error, show_problem
 
 _STATUS = {
@@ -78,7 +78,7 @@ def stamp(store: RunStore) -> None:
 
 
 def table(store: RunStore, name: str) -> pd.DataFrame:
-    """perplexity, layers, overlaps, warnings or seconds of a run."""
+    """perplexity, layers, factors, overlaps, warnings or seconds of a run."""
     return _table(str(store.folder), name, version(store))
 
 
@@ -95,6 +95,22 @@ def version(store: RunStore) -> int:
 
 def methods_of(store: RunStore) -> list[str]:
     return [str(method) for method in store.config.methods]
+
+
+def mask_methods_of(store: RunStore) -> list[str]:
+    """The methods that prune; decompositions have factors instead, and no mask to draw."""
+    lowrank = words.decompositions()
+    return [str(method) for method in store.config.methods if method.name not in lowrank]
+
+
+def say_left_out(store: RunStore) -> None:
+    """One line where a figure of masks leaves decompositions out."""
+    left_out = [name for name in methods_of(store) if name not in mask_methods_of(store)]
+    if left_out:
+        st.caption(
+            f"Left out, as they have factors and no mask: {plain(', '.join(left_out))}. "
+            "Their perplexity is on Stasis and forgetting; their layers are on Masks and low rank."
+        )
 
 
 def blocks_of(store: RunStore) -> int:
@@ -130,6 +146,7 @@ def _table(folder: str, name: str, changed: int) -> pd.DataFrame:
         "perplexity": store.perplexity,
         "layers": store.layers,
         "overlaps": store.overlaps,
+        "factors": store.factors,
         "warnings": store.warnings,
         "seconds": store.seconds,
     }

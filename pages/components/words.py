@@ -58,6 +58,25 @@ _CRITERIA = {
         "How sensitively the layer's output reacts to the weight, token by token (arXiv 2405.02347).",
     ),
 }
+_DECOMPOSITIONS = {
+    "whitened-svd": (
+        "Whitened SVD",
+        "Factorises every layer so that its output on the calibration text changes least (SVD-LLM, arXiv 2403.07378).",
+    ),
+    "svd": (
+        "SVD",
+        "Keeps the largest directions of each weight; looks at no text. The baseline of low rank.",
+    ),
+    "hybrid": ("Hybrid", "For every layer whichever of mask and whitened SVD loses less at the same bytes."),
+    "plrd": (
+        "PLRD, training-free",
+        "Factorises in steps of falling rank (arXiv 2406.19995). Within a run nothing is trained; Families trains.",
+    ),
+    "basel": (
+        "Basel, training-free",
+        "Keeps the directions that carry most output (arXiv 2405.15877). Nothing is trained in a run; Families trains.",
+    ),
+}
 _STRATEGIES = {
     "accumulate": "Adds the new domain's statistics to a memory of all earlier ones; keeps no past text. COPAL's idea.",
     "restart": "Prunes the dense model for the newest domain alone. Shows forgetting.",
@@ -70,6 +89,12 @@ def criteria() -> dict[str, tuple[str, str]]:
     """name -> (label, explanation) of every registered criterion, without importing torch."""
     known = {name: (name, words) for name, words in registered("criteria", "CRITERIA").items()}
     return {name: _CRITERIA.get(name, known[name]) for name in _ordered(known, _CRITERIA, reverse=True)}
+
+
+def decompositions() -> dict[str, tuple[str, str]]:
+    """name -> (label, explanation) of every registered decomposition, without importing torch."""
+    known = {name: (name, words) for name, words in registered("lowrank", "LOWRANK").items()}
+    return {name: _DECOMPOSITIONS.get(name, known[name]) for name in _ordered(known, _DECOMPOSITIONS)}
 
 
 def strategies() -> dict[str, str]:

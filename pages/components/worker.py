@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from copal_core.config import Protocol, Windows
@@ -60,6 +61,19 @@ def compare(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
     return {}
 
 
+def export_member(decomposition: str, member: str, folder: str) -> dict[str, Any]:
+    """Write one size of a decomposition into a new folder."""
+    from copal_core.checkpoints import locate
+    from copal_core.decompositions import Decompositions
+    from copal_core.factored import export
+
+    store = Decompositions().open(decomposition)
+    _report("Writing the checkpoint", 0, 0)
+    entry, found = export.load_member(store, member)
+    export.export_member(locate(store.config.checkpoint, _report), found, Path(folder), entry["perplexity"])
+    return {"folder": folder}
+
+
 def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[str], Protocol]:
     from copal_core.checkpoints import locate
 
@@ -71,6 +85,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "preview": preview,
     "gather": gather,
     "compare": compare,
+    "export_member": export_member,
 }
 
 

@@ -1,0 +1,80 @@
+"""Relearned scales of one layer's singular bases: before, after, and which were dropped and added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from copal_core.figures.template import DENSE_COLOUR, LOWRANK_COLOURS, figure
+
+_DROPPED = "#D55E00"
+
+
+def bases_table(entry: Mapping[str, Any]) -> pd.DataFrame:
+    """basis (1 is the largest at first), before, after (NaN when dropped) and kept. entry: one layer of bases.json."""
+    before = np.asarray(entry["before"], dtype=float)
+    after = np.full(len(before), np.nan)
+    after[np.asarray(entry["kept"], dtype=int)] = np.abs(np.asarray(entry["after"], dtype=float))
+    return pd.DataFrame(
+        {"basis": np.arange(1, len(before) + 1), "before": before, "after": after, "kept": np.isfinite(after)}
+    )
+
+
+def bases_figure(table: pd.DataFrame) -> go.Figure:
+    """The scales before as a grey line, those that stayed as dots, dropped ones as crosses on the line."""
+    kept, dropped = table[table["kept"]], table[~table["kept"]]
+    hover = "basis %{x}<br>%{y:.4g}<extra></extra>"
+    traces = [
+        go.Scatter(
+            x=table["basis"], y=table["before"], mode="lines", name="before", hovertemplate=hover,
+            line={"color": DENSE_COLOUR, "width": 2},
+        ),
+        go.Scatter(
+            x=kept["basis"], y=kept["after"], mode="markers", name="relearned", hovertemplate=hover,
+            marker={"color": LOWRANK_COLOURS["basel"], "size": 5},
+        ),
+        go.Scatter(
+            x=dropped["basis"], y=dropped["before"], mode="markers", name="dropped", hovertemplate=hover,
+            marker={"color": _DROPPED, "size": 6, "symbol": "x"},
+        ),
+    ]  # fmt: skip
+    values = table["before"].to_numpy(float)
+    positive = values[values > 0]
+    wide = len(positive) > 0 and float(positive.max()) > 20 * float(positive.min())
+    scale = {"type": "log", "nticks": 6} if wide else {"rangemode": "tozero"}
+    return figure(
+        *traces,
+        height=340,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        xaxis={"title": "basis, largest first", "fixedrange": True},
+        yaxis={"title": "scale", "fixedrange": True, **scale},
+    )
+
+
+def layers_table(bases: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """block, projection, bases, kept, added, surprising: kept bases that are not among the largest of that number."""
+    rows = []
+    for one in bases:
+        kept = np.asarray(one["kept"], dtype=int)
+        surprising = int((kept >= len(kept)).sum())
+        rows.append(
+            (one["block"], one["projection"], len(one["before"]), len(kept), one["added"], surprising)
+        )
+    return pd.DataFrame(rows, columns=["block", "projection", "bases", "kept", "added", "surprising"])
+
+
+def in_words(table: pd.DataFrame, added: int) -> str:
+    """What became of one layer's bases."""
+    kept = int(table["kept"].sum())
+    surprising = int((table.loc[table["kept"], "basis"] > kept).sum())
+    moved = table.loc[table["kept"]]
+    change = float((moved["after"] / moved["before"].replace(0, np.nan) - 1).abs().median()) if kept else 0.0
+    return (
+        f"{kept} of {len(table)} bases were kept and {added} new ones added. {surprising} of the kept ones are smaller "
+        f"than bases that plain svd would have kept. The typical scale changed by {change:.1%}."
+    )

@@ -1,0 +1,98 @@
+"""Stored size against perplexity: every method at the bytes it keeps, with the dense model's line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from copal_core import budget
+from copal_core.config import RunConfig
+from copal_core.figures.numbers import compact
+from copal_core.figures.template import LOWRANK_COLOURS, figure, label, level, method_colour, method_dash
+from copal_core.results import perplexity_matrix
+
+COLUMNS = ("method", "share", "domain", "perplexity", "name", "note")
+
+
+def run_sizes(
+    config: RunConfig, run: str, perplexity: pd.DataFrame, factors: pd.DataFrame, domains: Sequence[str]
+) -> pd.DataFrame:
+    """One row a method and domain of a run after its last step, for methods that are finished. COLUMNS."""
+    rows = []
+    for method in map(str, config.methods):
+        last = perplexity_matrix(perplexity, method, list(domains))[-1]
+        if not np.isfinite(last).all():
+            continue
+        share = _share(config, factors[(factors["method"] == method) & (factors["step"] == len(domains))])
+        rows += [
+            (method, share, name, float(value), run, "") for name, value in zip(domains, last, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _share(config: RunConfig, layers: pd.DataFrame) -> float:
+    """Bytes over dense bytes: as stored for low rank, as the structure says for masks."""
+    if not len(layers):
+        return budget.structure_share(config.structure)
+    return float(layers["bytes"].sum() / (layers["rows"] * layers["columns"] * budget.VALUE_BITS / 8).sum())
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """method, kept, one column a domain, average, name: one row a method and size, smallest average first."""
+    if not len(table):
+        return pd.DataFrame(columns=["method", "kept", "average", "name"])
+    index = ["method", "share", "name"]
+    found = table.pivot_table(index=index, columns="domain", values="perplexity", sort=False, dropna=False)
+    found = found.dropna(how="all")
+    found.columns.name = None
+    found.insert(found.shape[1], "average", found.mean(axis=1))
+    found = found.reset_index().rename(columns={"share": "kept"}).sort_values(["kept", "average"])
+    names = [*(name for name in found.columns if name != "name"), "name"]
+    return found[names].reset_index(drop=True)
+
+
+def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "") -> go.Figure:
+    """Perplexity (of one domain, or the mean of all) over the share of bytes kept; the dense model is the grey line."""
+    chosen = table[table["domain"] == domain] if domain else table
+    points = chosen.groupby(["method", "share"], as_index=False, sort=False)["perplexity"].mean()
+    line = float(dense[domain]) if domain else float(np.mean(list(dense.values()))) if dense else float("nan")
+    traces = []
+    for method, part in points.groupby("method", sort=False):
+        part = part.sort_values("share")
+        name = str(method)
+        dash = method_dash(name) if ":" in name else "dash" if _plain(name) in LOWRANK_COLOURS else "solid"
+        traces.append(
+            go.Scatter(
+                x=part["share"],
+                y=part["perplexity"],
+                mode="lines+markers",
+                name=label(name),
+                line={"color": method_colour(name if ":" in name else f"{name}:none"), "dash": dash},
+                marker={"size": 9, "symbol": "square" if _plain(name) in LOWRANK_COLOURS else "circle"},
+                customdata=[compact(value) for value in part["perplexity"]],
+                hovertemplate=f"{label(name)}<br>%{{x:.1%}} of the bytes: %{{customdata}}<extra></extra>",
+            )
+        )
+    values = [*points["perplexity"], *([line] if np.isfinite(line) else [])]
+    yaxis = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
+    if values and max(values) > 8 * min(values):
+        yaxis |= {"type": "log", "nticks": 6}
+    return figure(
+        *traces,
+        height=320,
+        shapes=[level(line, 2)] if np.isfinite(line) else [],
+        xaxis={"title": "bytes kept", "tickformat": ".0%", "range": _range(points), "fixedrange": True},
+        yaxis=yaxis,
+    )
+
+
+def _range(points: pd.DataFrame) -> list[float]:
+    low = float(points["share"].min()) if len(points) else 0.5
+    return [max(0.0, low - 0.06), 1.02]
+
+
+def _plain(method: str) -> str:
+    return method.partition(":")[0].partition("[")[0]
