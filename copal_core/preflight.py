@@ -8,9 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from copal_core.budget import structure_share
 from copal_core.config import Protocol, RunConfig, Windows
+from copal_core.lowrank import LOWRANK
 from copal_core.progress import total_cost
-from copal_core.store import runs_root
+from copal_core.runs import runs_root
 
 if TYPE_CHECKING:
     from copal_core.checkpoints import Description
@@ -91,6 +93,8 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
     statistics = 4 * sum(out * columns for out, columns in shapes.values()) * 3
     if any(method.name == "sparsegpt" for method in config.methods):
         statistics += 4 * 4 * largest**2
+    if any(method.name in LOWRANK.names() for method in config.methods):
+        statistics += 3 * 8 * largest**2  # the Gram matrix and its factor, in double precision
     protocol, seen = config.protocol, 1
     if any(method.strategy == "joint" for method in config.methods):
         seen = len(config.domains)
@@ -109,11 +113,19 @@ def disk_bytes(config: RunConfig, description: Description) -> int:
     total = 0.0
     for method in config.methods:
         each = weights / 8 + layers * (tile + 2048)
+        if method.name in LOWRANK.names():
+            each += 2 * weights * structure_share(config.structure)  # factors of 16 bits
         if method.name == "sparsegpt":
             each += 4 * weights * (1 - config.structure.removed)
         if method.strategy == "accumulate":
             gram = 4 * description.blocks * (2 * min(inputs) ** 2 + min(inputs) ** 2 + max(inputs) ** 2)
-            each += {"copal": 4 * weights, "sparsegpt": gram}.get(method.name, 0)
+            remembered = {
+                "copal": 4 * weights,
+                "sparsegpt": gram,
+                **dict.fromkeys(LOWRANK.names(), gram),
+                "svd": 0,
+            }
+            each += remembered.get(method.name, 0)
         total += each * len(config.domains)
     return int(total)
 

@@ -54,7 +54,13 @@ def result_of(store: RunStore) -> dict[str, Any]:
         "protocol": {**config.protocol.model_dump(mode="json"), "structure": str(config.structure)},
         "domains": info.get("domains", [{"spec": spec} for spec in config.domains]),
         "dense": {name: _number(value) for name, value in zip(domains, dense, strict=True)},
-        "methods": [_method(str(m), perplexity, layers, seconds, domains) for m in config.methods],
+        "methods": [
+            {
+                **_method(str(m), perplexity, layers, seconds, domains),
+                **_factored(store, str(m), len(domains)),
+            }
+            for m in config.methods
+        ],
     }
 
 
@@ -75,6 +81,20 @@ def _method(
         "stasis": [_number(value) for value in moves["stasis"]],
         "mask_change": [_number(value) for value in moves["mask_change"]],
         "seconds": {str(phase): round(float(value), 3) for phase, value in phases.items()},
+    }
+
+
+def _factored(store: RunStore, method: str, step: int) -> dict[str, Any]:
+    """What a low-rank method has besides: its stored share, parameters, and how many layers are of which kind."""
+    table = store.factors()
+    last = table[(table["method"] == method) & (table["step"] == step)]
+    if not len(last):
+        return {}
+    dense = 2 * (last["rows"] * last["columns"]).sum()
+    return {
+        "stored_share": _number(last["bytes"].sum() / dense),
+        "parameters": int(last["parameters"].sum()),
+        "kinds": {str(kind): int(count) for kind, count in last["kind"].value_counts().items()},
     }
 
 

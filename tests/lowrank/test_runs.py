@@ -1,0 +1,143 @@
+"""Low rank in a run: with every strategy, in the same store and tables as masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from copal_core import budget, experiment, jobs
+from copal_core.checkpoints import locate
+from copal_core.config import RunConfig, Structure
+from copal_core.errors import Cancelled
+from copal_core.export import export_checkpoint
+from copal_core.lowrank import LOWRANK
+from copal_core.results import perplexity_matrix
+from copal_core.runs import Runs
+from copal_core.store import RunStore
+from copal_core.strategies import STRATEGIES
+
+METHODS = [f"{name}:{strategy}" for name in LOWRANK.names() for strategy in STRATEGIES.names()]
+MIXED = ["wanda:accumulate", "whitened-svd:accumulate", "hybrid:restart"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., RunConfig]) -> RunStore:
+    """Every decomposition with every strategy over three domains, a criterion before and after them."""
+    methods = ["wanda:accumulate", *METHODS, "copal:accumulate"]
+    config = small_config(methods, domains=3, propagate="dense", structure=Structure(sparsity=0.6))
+    store = Runs(tmp_path_factory.mktemp("lowrank")).create(config)
+    experiment.run(store)
+    return store
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_measures_every_domain_after_every_step(run: RunStore, method: str) -> None:
+    R = perplexity_matrix(run.perplexity(), method, run.domains)
+    assert np.isfinite(R).all() and (R > 1).all() and (R[1] != R[0]).all()
+    result = next(entry for entry in run.result()["methods"] if entry["method"] == method)
+    assert result["bwt"] is not None and result["stored_share"] == pytest.approx(0.4625, abs=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_records_every_layer_within_its_budget(run: RunStore, method: str) -> None:
+    table = run.factors()
+    table = table[table["method"] == method]
+    assert len(table) == 3 * 2 * 7
+    share = budget.structure_share(run.config.structure)
+    dense = 2 * table["rows"] * table["columns"]
+    # a mask keeps a whole number of weights in each row
+    assert (table["bytes"] <= share * dense + table["rows"] + 8).all()
+    ranks = table[table["kind"] == "rank"]
+    assert (ranks["parameters"] == ranks["rank"] * (ranks["rows"] + ranks["columns"])).all()
+    assert (ranks["bytes"] == 2 * ranks["parameters"]).all()
+    if not method.startswith("svd"):
+        assert table["output_error"].between(0, 1.5).all()
+
+
+def test_accumulating_equals_joint_under_dense_propagation(run: RunStore) -> None:
+    for name in LOWRANK.names():
+        R = [perplexity_matrix(run.perplexity(), f"{name}:{s}", run.domains) for s in ("accumulate", "joint")]
+        assert np.allclose(*R, rtol=2e-3), name
+    table = run.factors().set_index(["method", "step", "block", "projection"])["discarded_energy"]
+    assert np.allclose(table["whitened-svd:accumulate"], table["whitened-svd:joint"], rtol=1e-4, atol=1e-9)
+
+
+def test_a_run_of_masks_stays_what_it_was(
+    run: RunStore, small_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = small_config(
+        ["wanda:accumulate"], domains=3, propagate="dense", structure=Structure(sparsity=0.6)
+    )
+    alone = Runs(tmp_path).create(config)
+    experiment.run(alone)
+    for step in (1, 2, 3):
+        one, other = (s.block_path("masks", "wanda:accumulate", step, 1) for s in (alone, run))
+        assert one.read_bytes() == other.read_bytes()
+    table = run.layers()
+    assert alone.layers().equals(table[table["method"] == "wanda:accumulate"].reset_index(drop=True))
+
+
+def test_overlaps_are_between_masks_alone(run: RunStore) -> None:
+    table = run.overlaps()
+    pairs = set(zip(table["method_a"], table["method_b"], strict=True))
+    assert ("wanda:accumulate", "copal:accumulate") in pairs
+    assert all(a.startswith(("wanda", "hybrid")) for a, _ in pairs)
+
+
+def test_training_free_methods_say_so(run: RunStore) -> None:
+    kinds = run.warnings().groupby("method")["kind"].agg(set)
+    assert "training-free" in kinds["plrd:joint"] and "training-free" in kinds["basel:joint"]
+
+
+def test_keeping_everything_changes_nothing(small_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    methods = [f"{name}[keep=1]:restart" for name in LOWRANK.names()]
+    store = Runs(tmp_path).create(small_config(methods, domains=1))
+    experiment.run(store)
+    table = store.perplexity()
+    assert table["perplexity"].nunique() == 1
+    assert set(store.factors()["kind"]) == {"dense"}
+
+
+def test_resuming_gives_the_same_bytes(small_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = small_config(MIXED, domains=2)
+    whole, cut = Runs(tmp_path / "a").create(config), Runs(tmp_path / "b").create(config)
+    experiment.run(whole)
+    asked = iter(range(10_000))
+    with pytest.raises(Cancelled):
+        experiment.run(cut, should_stop=lambda: next(asked) > 14)
+    experiment.run(cut)
+    for kind in ("factors", "masks", "memory", "weights"):
+        files = sorted(p.relative_to(whole.folder) for p in (whole.folder / kind).rglob("*.safetensors"))
+        assert files == sorted(p.relative_to(cut.folder) for p in (cut.folder / kind).rglob("*.safetensors"))
+        assert all((whole.folder / f).read_bytes() == (cut.folder / f).read_bytes() for f in files)
+    assert whole.perplexity().equals(cut.perplexity()) and whole.factors().equals(cut.factors())
+
+
+def test_a_branch_keeps_the_factors(
+    small_config: Callable[..., RunConfig], texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    store = Runs(tmp_path).create(small_config(MIXED, domains=2))
+    experiment.run(store)
+    new = jobs.branch(store, 1, texts[2])
+    assert len(new.factors()) == 2 * 2 * 7
+    experiment.run(new)
+    assert new.state().status == "done"
+
+
+@pytest.mark.parametrize("method", ["whitened-svd:accumulate", "hybrid:accumulate"])
+def test_an_export_computes_what_the_run_measured(run: RunStore, method: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = export_checkpoint(run, method, 3, tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    windows = torch.from_numpy(run.windows(0)["evaluation"])
+    with torch.no_grad():
+        logits = model(windows).logits[:, :-1]
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+    R = perplexity_matrix(run.perplexity(), method, run.domains)
+    assert float(loss.exp()) == pytest.approx(R[3, 0], rel=1e-4)
+    assert locate(str(folder)).describe().total == locate(run.config.checkpoint).describe().total
