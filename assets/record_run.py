@@ -14,7 +14,7 @@ from pathlib import Path
 
 from copal_core import experiment
 from copal_core.config import Protocol, RunConfig
-from copal_core.store import RECORDED, Runs
+from copal_core.runs import RECORDED, Runs
 
 RUN_ID = "recorded-smollm2-135m"
 CONFIG = RunConfig(

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 from copal_core.cli_lowrank import add_commands
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, CopalError, RunError
-from copal_core.store import Runs, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunStore
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,7 +28,8 @@ from filelock import FileLock, Timeout
 from copal_core import files
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.store import RunState, now, runs_root
+from copal_core.runs import runs_root
+from copal_core.store import RunState, now
 
 _ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}$")
 DEFAULT_PROTOCOL = Protocol(calibration=Windows(count=32, length=256), propagate="dense")

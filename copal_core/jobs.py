@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.store import Runs, RunState, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunState, RunStore
 
 _RESULTS = ("masks", "factors", "memory", "weights", "maps")
 

@@ -16,7 +16,6 @@ import datetime
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -30,22 +29,15 @@ from numpy.typing import NDArray
 
 from copal_core import files
 from copal_core.config import RunConfig
-from copal_core.errors import InvalidValueError, RunError
+from copal_core.errors import RunError
 from copal_core.records import Record, Records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORDED = Path(__file__).resolve().parent.parent / "assets" / "recorded"
-_RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
+RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 _ACTIVE = ("created", "running")
 _START_WITHIN = datetime.timedelta(minutes=1)
-
-
-def runs_root() -> Path:
-    """Where runs are kept: $COPAL_RUNS, else the user's data folder."""
-    default = Path.home() / ".local" / "share" / "copal" / "runs"
-    return Path(os.environ.get("COPAL_RUNS") or default)
 
 
 @dataclass(frozen=True)
@@ -61,20 +53,6 @@ class RunState:
     block: int = 0
     seconds_left: float | None = None
     updated: str = ""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """One line of the list of runs."""
-
-    id: str
-    title: str
-    created: str
-    status: str
-    checkpoint: str
-    domains: tuple[str, ...]
-    methods: tuple[str, ...]
-    recorded: bool
 
 
 class RunStore:
@@ -345,80 +323,6 @@ class RunStore:
 
 # as they are written; `RunStore.tiles` turns them back into plain numbers
 MAP_NAMES = ("log_score", "kept", "histogram", "range", "row_kept", "head_kept", "head_score")
-
-
-class Runs:
-    """The runs of one root folder, and the recorded runs that ship with the product."""
-
-    def __init__(self, root: Path | None = None, recorded: Path = RECORDED) -> None:
-        self.root = root or runs_root()
-        self._recorded = recorded
-
-    def list(self) -> list[RunSummary]:
-        """Newest first, recorded runs last; folders that cannot be read are left out."""
-        stores = [*self._stores(self.root, False), *self._stores(self._recorded, True)]
-        return [summary for store in stores if (summary := _summary(store)) is not None]
-
-    def open(self, run_id: str) -> RunStore:
-        """Raises RunError for an unknown run, InvalidValueError for what cannot be a run's id."""
-        if not _RUN_ID.match(run_id):
-            raise InvalidValueError(
-                f"run id '{run_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-            )
-        for root, recorded in ((self.root, False), (self._recorded, True)):
-            if (root / run_id / "run.json").is_file():
-                return RunStore(root / run_id, recorded)
-        raise RunError(
-            f"there is no run '{run_id}' in {self.root}; `show` without a run lists those that are"
-        )
-
-    def create(self, config: RunConfig, title: str = "", run_id: str | None = None) -> RunStore:
-        """A new folder with the configuration. Raises RunError when it cannot be written."""
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-        name = run_id if run_id is not None else f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
-        if not _RUN_ID.match(name):
-            raise InvalidValueError(
-                f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-            )
-        if (self.root / name).exists():
-            raise RunError(f"run '{name}' exists already in {self.root}; choose another id")
-        content = {
-            "config": json.loads(config.canonical()),
-            "info": {"title": title, "created": now(), "fingerprint": config.fingerprint()},
-        }
-        files.write_json(self.root / name / "run.json", content)
-        return RunStore(self.root / name)
-
-    def _stores(self, root: Path, recorded: bool) -> Iterator[RunStore]:
-        if root.is_dir():
-            for folder in sorted(root.iterdir(), reverse=True):
-                if _RUN_ID.match(folder.name) and (folder / "run.json").is_file():
-                    yield RunStore(folder, recorded)
-
-
-def _summary(store: RunStore) -> RunSummary | None:
-    try:
-        info, config = store.info, store.config
-        return RunSummary(
-            id=store.id,
-            title=str(info.get("title") or ""),
-            created=str(info.get("created") or ""),
-            status=_status(store),
-            checkpoint=config.checkpoint,
-            domains=tuple(store.domains),
-            methods=tuple(str(method) for method in config.methods),
-            recorded=store.recorded,
-        )
-    except (RunError, InvalidValueError):
-        return None
-
-
-def _status(store: RunStore) -> str:
-    """The run's status; a damaged status file hides nothing else of the run."""
-    try:
-        return store.state().status
-    except RunError:
-        return "interrupted"
 
 
 def _claims_a_process(state: RunState) -> bool:

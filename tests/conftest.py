@@ -12,7 +12,8 @@ import pytest
 from hypothesis import settings
 
 from copal_core.config import Protocol, RunConfig, Structure, Windows
-from copal_core.store import Runs, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunStore
 
 # a shared machine has slow moments; the same examples every time, so that a failure repeats
 settings.register_profile("repeatable", deadline=None, derandomize=True)

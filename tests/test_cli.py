@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from copal_core.cli import main
-from copal_core.store import Runs
+from copal_core.runs import Runs
 
 ROOT = Path(__file__).resolve().parent.parent
 

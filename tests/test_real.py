@@ -11,7 +11,8 @@ from copal_core import experiment
 from copal_core.checkpoints.sources import bundled_gguf
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.results import perplexity_matrix
-from copal_core.store import Runs, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunStore
 
 METHODS = ("copal:accumulate", "wanda:restart")
 DOMAINS = ("python-code", "shakespeare")

@@ -98,12 +98,12 @@ def test_names_are_known_without_torch() -> None:
     """Configuration, names, run store, figures' data and preflight: what a page needs before it computes."""
     code = (
         "import sys\n"
-        "from copal_core import cli, config, jobs, metrics, preflight, results, store\n"
+        "from copal_core import cli, config, jobs, metrics, preflight, results, runs\n"
         "from copal_core.checkpoints import catalogue\n"
         "from copal_core.criteria import CRITERIA\n"
         "from copal_core.strategies import STRATEGIES\n"
         "from copal_core.domains import builtins\n"
-        "CRITERIA.summaries(), STRATEGIES.summaries(), catalogue(), builtins(), store.Runs().list()\n"
+        "CRITERIA.summaries(), STRATEGIES.summaries(), catalogue(), builtins(), runs.Runs().list()\n"
         "heavy = {'torch', 'transformers', 'datasets', 'streamlit'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )

@@ -21,7 +21,8 @@ from copal_core import experiment, files, jobs
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.results import perplexity_matrix
-from copal_core.store import Runs, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunStore
 
 METHODS = ["copal:accumulate", "sparsegpt:sequential", "wanda:joint", "magnitude:restart"]
 Same = Callable[[RunStore, RunStore], None]

@@ -18,7 +18,8 @@ from copal_core import experiment
 from copal_core.config import Method, RunConfig
 from copal_core.errors import CopalError, InvalidValueError, RunError
 from copal_core.records import PerplexityRecord
-from copal_core.store import Runs, RunState, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunState, RunStore
 
 NAMED = [
     "..",

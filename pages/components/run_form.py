@@ -10,7 +10,7 @@ from copal_core.config import RunConfig
 from copal_core.errors import CopalError
 from copal_core.figures import estimators
 from copal_core.figures.numbers import duration, size
-from copal_core.store import Runs
+from copal_core.runs import Runs
 from pages.components import charts, checkpoints, draft, links
 from pages.components.text import plain, show_error, show_problem
 from pages.components.timeline import label_of

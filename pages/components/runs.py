@@ -9,7 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from copal_core.errors import CopalError, InvalidValueError
-from copal_core.store import Runs, RunStore, RunSummary
+from copal_core.runs import Runs, RunSummary
+from copal_core.store import RunStore
 from pages.components import links, words
 from pages.components.text import empty_state, plain, show_error, show_problem
 

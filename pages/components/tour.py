@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copal_core.store import Runs
+from copal_core.runs import Runs
 
 _HIDDEN = "tour-hidden"
 

@@ -14,7 +14,7 @@ import streamlit as st
 
 from copal_core.domains import find
 from copal_core.errors import CopalError, DomainError
-from copal_core.store import runs_root
+from copal_core.runs import runs_root
 from pages.components import draft
 from pages.components.text import show_error
 

@@ -15,7 +15,8 @@ from copal_core.errors import CopalError
 from copal_core.figures import layers, sizes
 from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import duration, percent
-from copal_core.store import Runs, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunStore
 from pages.components import charts, checkpoints, layer_desk, layer_views, links, runs
 from pages.components.layer_desk import Setting
 from pages.components.text import empty_state, plain, show_error
@@ -64,7 +65,7 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
         help="Orange: the mask loses less of the layer's output at the same bytes; blue: low rank does. "
         "×2 means low rank loses twice as much. Click a layer to open it above.",
     )
-    figure = layers.difference_figure(table, "memory", entry.blocks, marked)
+    figure = layers.difference_figure(table, "memory", entry.blocks, marked, most=np.log2(100))
     charts.show_selectable(figure, table, "preferences", "Heatmap of each layer's preference", _open_layer)
     st.caption(
         f"Orange: prefers the mask. Blue: prefers low rank. Protocol: {plain(entry.stamp)}, all domains together"

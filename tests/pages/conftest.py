@@ -35,7 +35,7 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs"
     monkeypatch.setenv("COPAL_RUNS", str(folder))
     monkeypatch.setenv("COPAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("copal_core.store.Runs.__init__", _only(folder))
+    monkeypatch.setattr("copal_core.runs.Runs.__init__", _only(folder))
     monkeypatch.setattr("streamlit.runtime.scriptrunner.script_runner._mpa_v1", _through_app)
     st.cache_data.clear()
     st.cache_resource.clear()

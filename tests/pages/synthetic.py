@@ -15,7 +15,8 @@ from copal_core.records import (
     SecondsRecord,
     WarningRecord,
 )
-from copal_core.store import Runs, RunState, RunStore
+from copal_core.runs import Runs
+from copal_core.store import RunState, RunStore
 
 METHODS = ("copal:accumulate", "wanda:restart", "sparsegpt:sequential", "magnitude:joint")
 DOMAINS = ("python-code", "python-manual", "shakespeare")

@@ -1,0 +1,112 @@
+"""The folder of all runs: list them, open one by its id, make a new one."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from copal_core import files
+from copal_core.config import RunConfig
+from copal_core.errors import InvalidValueError, RunError
+from copal_core.store import RUN_ID, RunStore, now
+
+RECORDED = Path(__file__).resolve().parent.parent / "assets" / "recorded"
+
+
+def runs_root() -> Path:
+    """Where runs are kept: $COPAL_RUNS, else the user's data folder."""
+    default = Path.home() / ".local" / "share" / "copal" / "runs"
+    return Path(os.environ.get("COPAL_RUNS") or default)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of the list of runs."""
+
+    id: str
+    title: str
+    created: str
+    status: str
+    checkpoint: str
+    domains: tuple[str, ...]
+    methods: tuple[str, ...]
+    recorded: bool
+
+
+class Runs:
+    """The runs of one root folder, and the recorded runs that ship with the product."""
+
+    def __init__(self, root: Path | None = None, recorded: Path = RECORDED) -> None:
+        self.root = root or runs_root()
+        self._recorded = recorded
+
+    def list(self) -> list[RunSummary]:
+        """Newest first, recorded runs last; folders that cannot be read are left out."""
+        stores = [*self._stores(self.root, False), *self._stores(self._recorded, True)]
+        return [summary for store in stores if (summary := _summary(store)) is not None]
+
+    def open(self, run_id: str) -> RunStore:
+        """Raises RunError for an unknown run, InvalidValueError for what cannot be a run's id."""
+        if not RUN_ID.match(run_id):
+            raise InvalidValueError(
+                f"run id '{run_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+            )
+        for root, recorded in ((self.root, False), (self._recorded, True)):
+            if (root / run_id / "run.json").is_file():
+                return RunStore(root / run_id, recorded)
+        raise RunError(
+            f"there is no run '{run_id}' in {self.root}; `show` without a run lists those that are"
+        )
+
+    def create(self, config: RunConfig, title: str = "", run_id: str | None = None) -> RunStore:
+        """A new folder with the configuration. Raises RunError when it cannot be written."""
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        name = run_id if run_id is not None else f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
+        if not RUN_ID.match(name):
+            raise InvalidValueError(
+                f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+            )
+        if (self.root / name).exists():
+            raise RunError(f"run '{name}' exists already in {self.root}; choose another id")
+        content = {
+            "config": json.loads(config.canonical()),
+            "info": {"title": title, "created": now(), "fingerprint": config.fingerprint()},
+        }
+        files.write_json(self.root / name / "run.json", content)
+        return RunStore(self.root / name)
+
+    def _stores(self, root: Path, recorded: bool) -> Iterator[RunStore]:
+        if root.is_dir():
+            for folder in sorted(root.iterdir(), reverse=True):
+                if RUN_ID.match(folder.name) and (folder / "run.json").is_file():
+                    yield RunStore(folder, recorded)
+
+
+def _summary(store: RunStore) -> RunSummary | None:
+    try:
+        info, config = store.info, store.config
+        return RunSummary(
+            id=store.id,
+            title=str(info.get("title") or ""),
+            created=str(info.get("created") or ""),
+            status=_status(store),
+            checkpoint=config.checkpoint,
+            domains=tuple(store.domains),
+            methods=tuple(str(method) for method in config.methods),
+            recorded=store.recorded,
+        )
+    except (RunError, InvalidValueError):
+        return None
+
+
+def _status(store: RunStore) -> str:
+    """The run's status; a damaged status file hides nothing else of the run."""
+    try:
+        return store.state().status
+    except RunError:
+        return "interrupted"
