@@ -119,13 +119,20 @@ def layer_figure(
 
 
 def difference_figure(
-    table: pd.DataFrame, metric: str, blocks: int, marked: tuple[int, str] | None = None
+    table: pd.DataFrame,
+    metric: str,
+    blocks: int,
+    marked: tuple[int, str] | None = None,
+    most: float = math.inf,
 ) -> go.Figure:
-    """Where the second map is higher (orange) or lower (blue) than the first; white is no change."""
+    """Where the second map is higher (orange) or lower (blue) than the first; white is no change.
+
+    most: the colour scale ends there at the latest, so that one extreme layer does not pale all others.
+    """
     logarithmic = metric_named(metric).logarithmic
     values = table["value"].to_numpy(float)
     finite = np.abs(values[np.isfinite(values)])
-    limit = float(finite.max()) if len(finite) and finite.max() > 1e-9 else 1.0
+    limit = min(most, float(finite.max())) if len(finite) and finite.max() > 1e-9 else 1.0
     shown = table.assign(text=[_change_text(value, logarithmic) for value in values])
     marks = [-limit, -limit / 2, 0.0, limit / 2, limit]
     ticks = {"tickvals": marks, "ticktext": [_change_text(value, logarithmic) for value in marks]}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from copal_core.figures.numbers import percent, size
+from copal_core.figures.numbers import percent
 from copal_core.figures.template import (
     figure,
     label,
@@ -61,7 +61,13 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
         *traces,
         height=320,
         shapes=[upright(share)],
-        xaxis={"title": "bytes kept", "tickformat": ".0%", "range": [0.0, 1.01], "fixedrange": True},
+        xaxis={
+            "title": "bytes kept",
+            "tickformat": ".0%",
+            "range": [0.0, 1.01],
+            "dtick": 0.25,
+            "fixedrange": True,
+        },
         yaxis={
             "title": "output lost",
             "type": "log",
@@ -112,20 +118,18 @@ def best_of_each(readings: pd.DataFrame, domain: str) -> tuple[pd.Series | None,
     return found[0], found[1]
 
 
-def in_words(readings: pd.DataFrame, domain: str, share: float, dense: int) -> str:
-    """One sentence: what a mask and low rank lose of this layer at the same bytes, and which loses less."""
+def in_words(readings: pd.DataFrame, domain: str, share: float) -> str:
+    """What a mask and low rank lose of this layer on `domain` at the same bytes, and which loses less."""
     mask, rank = best_of_each(readings, domain)
-    start = f"At {percent(share)} of the bytes ({size(share * dense)} of {size(dense)})"
     if mask is None or rank is None:
-        return f"{start} there is nothing to compare."
+        return "There is nothing to compare."
     if share >= 1:
-        return f"{start} nothing is removed and nothing is lost."
-    words = (
-        f"{start}, on {domain} the best mask ({mask['method']}, {structure_words('mask', mask['amount'])}) loses "
-        f"{lost(mask['error'])} of this layer's output, and the best low rank ({rank['method']}, "
-        f"{structure_words('rank', rank['amount'])}) loses {lost(rank['error'])}."
+        return "Nothing is removed and nothing is lost."
+    return (
+        f"the best mask ({mask['method']}, {structure_words('mask', mask['amount'])}) loses {lost(mask['error'])} of "
+        f"this layer's output, the best low rank ({rank['method']}, {structure_words('rank', rank['amount'])}) "
+        f"{lost(rank['error'])}. {_verdict(float(mask['error']), float(rank['error']))}"
     )
-    return f"{words} {_verdict(float(mask['error']), float(rank['error']))}"
 
 
 def _verdict(mask: float, rank: float) -> str:
@@ -135,8 +139,8 @@ def _verdict(mask: float, rank: float) -> str:
     if 0.95 < ratio < 1.05:
         return "They lose about the same."
     if ratio > 1:
-        return f"This layer prefers a mask: low rank loses {_times(ratio)} as much."
-    return f"This layer prefers low rank: the mask loses {_times(1 / ratio)} as much."
+        return f"Low rank loses {_times(ratio)} as much."
+    return f"The mask loses {_times(1 / ratio)} as much."
 
 
 def _times(ratio: float) -> str:

@@ -23,11 +23,11 @@ from copal_core.figures.template import (
 )
 
 Picture = NDArray[Any]
-_FAINTEST = 300.0  # the colour scale of pictures ends at this fraction of its top
+_FAINTEST = 30.0  # the colour scale of pictures ends at this fraction of its top
 
 
 def picture_range(pictures: Sequence[Picture]) -> Range:
-    """One log10 colour range for all pictures that are compared, from 1/300 of the largest value."""
+    """One log10 colour range for all pictures that are compared, from 1/30 of the largest value."""
     top = max((float(picture.max()) for picture in pictures), default=0.0)
     high = float(np.log10(top)) if top > 0 else 0.0
     return high - float(np.log10(_FAINTEST)), high

@@ -70,7 +70,7 @@ def _pictures(
             )
     st.caption(
         f"Rows: {layer.shape[0]} outputs, columns: {layer.shape[1]} inputs, averaged over tiles of at most 64 × 64. "
-        "Left: kept; right: lost. One colour scale for all, its floor at 1/300 of the top."
+        "Left: kept; right: lost. One colour scale for all, its floor at 1/30 of the top."
     )
 
 

@@ -39,8 +39,8 @@ def one_layer(setting: Setting, entry: Entry) -> None:
             fit = links.choose(
                 "Methods see", "fit", [ALL, *entry.domains], ALL, show=_fit_name, help=GLOSSARY["fit"]
             )
-        found = layer_desk.layer(entry, "" if fit == ALL else fit, block, projection)
-        _under_budget(setting, entry, found, ("" if fit == ALL else fit, block, projection))
+    found = layer_desk.layer(entry, "" if fit == ALL else fit, block, projection)
+    _under_budget(setting, entry, found, ("" if fit == ALL else fit, block, projection))
 
 
 def budget_share() -> float:
@@ -77,8 +77,8 @@ def _under_budget(setting: Setting, entry: Entry, layer: Layer, place: tuple[str
         f"({layer.shape[0]} × {layer.shape[1]} weights at 16 bits), bitmask or both factors included."
     )
     readings = layer.readings(share)
-    for domain in entry.domains:
-        st.markdown(plain(lowrank.in_words(readings, domain, share, dense)))
+    words = {domain: lowrank.in_words(readings, domain, share) for domain in entry.domains}
+    st.markdown("\n".join(f"- **{plain(domain)}**: {plain(text)}" for domain, text in words.items()))
     _curves(entry, layer, readings, share)
     _readings(entry, readings, share)
     lowrank_details.show(entry, layer, place, share, readings)

@@ -31,6 +31,8 @@ METHODS = (
 )
 _PAGE_AGAIN, _ERROR, _CHOSEN = "lowrank-page-again", "evaluate-error", "evaluated-methods"
 _ACTIVE = ("created", "running")
+BEST = "best"
+_MASKS, _RANKED = ("copal", "magnitude", "sparsegpt", "wanda"), ("svd", "whitened-svd", "basel")
 
 
 def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int, str]) -> None:
@@ -49,16 +51,17 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
     left, right = st.columns(2)
     with left:
         mask = st.segmented_control(
-            "Mask", ("copal", "wanda", "magnitude"), default="wanda", required=True, key="map-mask"
+            "Mask", ("copal", "wanda", "magnitude"), default=BEST, required=True, key="map-mask"
         )
     with right:
-        names = ("whitened-svd", "svd", "basel")
+        names = (BEST, "whitened-svd", "svd", "basel")
         low = st.segmented_control("Low rank", names, default=names[0], required=True, key="map-low")
     table = _preference_table(errors, str(mask), str(low), share)
     better = int((table["value"] > 0).sum())
+    against = "the best mask" if mask == BEST else f"the {mask} mask"
     st.markdown(
-        f"At {percent(share)} of the bytes **{better} of {len(table)}** layers lose less with the {mask} mask, "
-        f"{len(table) - better} lose less with {low}."
+        f"At {percent(share)} of the bytes **{better} of {len(table)}** layers lose less with {against}, "
+        f"{len(table) - better} with {'the best low rank' if low == BEST else low}."
     )
     charts.title(
         "Low rank's error over the mask's",
@@ -75,7 +78,7 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
 def _preference_table(errors: dict[str, Any], mask: str, low: str, share: float) -> pd.DataFrame:
     """block, projection, first (mask's error), second (low rank's), value: log2 of second over first."""
     at = int(np.abs(errors["share"] - share).argmin())
-    first, second = (np.maximum(errors[name][:, :, at], 1e-12) for name in (mask, low))
+    first, second = _error(errors, mask, _MASKS, at), _error(errors, low, _RANKED, at)
     blocks, projections = first.shape
     return pd.DataFrame(
         {
@@ -86,6 +89,12 @@ def _preference_table(errors: dict[str, Any], mask: str, low: str, share: float)
             "value": np.log2(second / first).ravel(),
         }
     ).rename(columns={"first": "mask_error", "second": "low_rank_error"})
+
+
+def _error(errors: dict[str, Any], name: str, all_of_kind: tuple[str, ...], at: int) -> Any:
+    """(blocks, projections) of one method, or of whichever of its kind loses least in each layer."""
+    names = [one for one in all_of_kind if one in errors] if name == BEST else [name]
+    return np.maximum(np.min([errors[one][:, :, at] for one in names], axis=0), 1e-12)
 
 
 def _errors(entry: Entry) -> dict[str, Any] | None:
