@@ -51,7 +51,7 @@ def library(cache: None, small_model: Path, texts: tuple[str, ...]) -> LayerLibr
 
 @pytest.fixture
 def workshop(library: LayerLibrary) -> Workshop:
-    return Workshop(Backbone(library.checkpoint.folder, "cpu", "float32"), library, ["code"])
+    return Workshop(Backbone(library.checkpoint.folder, "cpu", "float32"), library, ["code.txt"])
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ class TestStatistics:
         for index in range(2):
             with backbone.block(index) as block:
                 found = states.calibrate(block, ALL, advance=True)[0]
-        kept = library.statistics(1, "up_proj")["drama"]
+        kept = library.statistics(1, "up_proj")["drama.txt"]
         group = found.groups["mlp_input"]
         assert torch.equal(kept.require("input_gram"), group.require("input_gram"))
         assert torch.equal(kept.require("absolute_coupling"), group.require("absolute_coupling")[48:])
@@ -150,7 +150,7 @@ class TestModel:
 
     def test_comes_back_from_disk_in_three_lines_and_merged(self, workshop: Workshop, tmp_path: Path) -> None:
         member = whitened(workshop)
-        folder = export_member(workshop.library.checkpoint, member, tmp_path / "out", {"code": 3.0})
+        folder = export_member(workshop.library.checkpoint, member, tmp_path / "out", {"code.txt": 3.0})
         tokens = workshop.library.domains[0].evaluation[:2]
         merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32)
         model = AutoModelForCausalLM.from_pretrained(workshop.library.checkpoint.folder, dtype=torch.float32)
@@ -228,18 +228,20 @@ class _Fragile(torch.nn.Module):
 class TestDecompositions:
     def test_measure_every_member_on_every_domain(self, computed: DecompositionStore) -> None:
         result = computed.result()
-        assert result["status"] == "done" and set(result["dense"]) == {"code", "drama"}
+        assert result["status"] == "done" and set(result["dense"]) == {"code.txt", "drama.txt"}
         by_method = {member["method"]: member for member in result["members"]}
         assert len(result["members"]) == 7  # plrd has two sizes
         for member in result["members"]:
-            assert set(member["perplexity"]) == {"code", "drama"} and member["bytes"] > 0
+            assert set(member["perplexity"]) == {"code.txt", "drama.txt"} and member["bytes"] > 0
         allowed = 0.6 * result["projections"]["bytes"]
         assert all(m["bytes"] <= allowed * 1.01 for m in by_method.values())
         assert by_method["svd"]["label"] == "training-free"
         assert "trained on" in by_method["plrd[tokens=2048,rate=0.003]"]["label"]
 
     def test_training_beats_the_untrained_on_its_target(self, computed: DecompositionStore) -> None:
-        found = {m["method"].partition("[")[0]: m["perplexity"]["code"] for m in computed.result()["members"]}
+        found = {
+            m["method"].partition("[")[0]: m["perplexity"]["code.txt"] for m in computed.result()["members"]
+        }
         assert found["plrd"] < found["whitened-svd"]
         assert found["basel"] < found["svd"]
 
@@ -258,7 +260,7 @@ class TestDecompositions:
         entry, member = load_member(computed, "whitened-svd-0.600")
         backbone = Backbone(library.checkpoint.folder, "cpu", "float32")
         found = evaluate(backbone, [library.domains[0].evaluation], member.weights)[0].perplexity
-        assert found == pytest.approx(entry["perplexity"]["code"], rel=1e-3)
+        assert found == pytest.approx(entry["perplexity"]["code.txt"], rel=1e-3)
         with pytest.raises(RunError, match="no factors"):
             load_member(computed, "wanda-0.600")
 
@@ -278,9 +280,9 @@ class TestDecompositions:
         decomposing.compute(store)
         result = store.result()
         for member in result["members"]:
-            assert member["perplexity"]["code"] == pytest.approx(result["dense"]["code"], rel=1e-5), member[
-                "method"
-            ]
+            assert member["perplexity"]["code.txt"] == pytest.approx(result["dense"]["code.txt"], rel=1e-5), (
+                member["method"]
+            )
             assert member["label"] == "training-free"
             assert member["bytes"] == result["projections"]["bytes"]
 
@@ -394,7 +396,7 @@ class TestCommands:
         result = json.loads(capsys.readouterr().out)
         assert result["shape"] == [48, 32] and result["readings"] and result["curves"]
         assert main(arguments) == 0
-        assert "of this layer's output on code" in capsys.readouterr().out
+        assert "of this layer's output on code.txt" in capsys.readouterr().out
 
     def test_compare_the_whole_model(
         self,
