@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from copal_core.figures.numbers import percent
 from copal_core.figures.template import DENSE_COLOUR, LOWRANK_COLOURS, figure
 
 _DROPPED = "#D55E00"
@@ -76,5 +77,5 @@ def in_words(table: pd.DataFrame, added: int) -> str:
     change = float((moved["after"] / moved["before"].replace(0, np.nan) - 1).abs().median()) if kept else 0.0
     return (
         f"{kept} of {len(table)} bases were kept and {added} new ones added. {surprising} of the kept ones are smaller "
-        f"than bases that plain svd would have kept. The typical scale changed by {change:.1%}."
+        f"than bases that plain svd would have kept. The typical scale changed by {percent(change)}."
     )

@@ -41,7 +41,7 @@ def _share(config: RunConfig, layers: pd.DataFrame) -> float:
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """method, kept, one column a domain, average, name: one row a method and size, smallest average first."""
+    """method, kept, one column a domain, average, name: one row a method and size, from the largest size."""
     if not len(table):
         return pd.DataFrame(columns=["method", "kept", "average", "name"])
     index = ["method", "share", "name"]
@@ -49,7 +49,11 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     found = found.dropna(how="all")
     found.columns.name = None
     found.insert(found.shape[1], "average", found.mean(axis=1))
-    found = found.reset_index().rename(columns={"share": "kept"}).sort_values(["kept", "average"])
+    found = (
+        found.reset_index()
+        .rename(columns={"share": "kept"})
+        .sort_values(["kept", "average"], ascending=[False, True])
+    )
     names = [*(name for name in found.columns if name != "name"), "name"]
     return found[names].reset_index(drop=True)
 

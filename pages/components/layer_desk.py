@@ -74,7 +74,7 @@ def setting() -> Setting:
         names.append(values["checkpoint"])
     domains, protocol = tuple(values["domains"]), draft.protocol()
     wanted = links.read("model")
-    if wanted is None:
+    if wanted not in names:
         wanted = _most_ready(names, domains, protocol)
     chosen = links.choose(
         "Checkpoint", "model", names, wanted, help="Bundled ones, and the one chosen on the Checkpoint page."

@@ -49,13 +49,11 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
         layer_desk.watch_or_offer("compare", setting, title, words, "Compare all layers")
         return
     left, right = st.columns(2)
+    masks, ranked = ([BEST, *(name for name in names if name in errors)] for names in (_MASKS, _RANKED))
     with left:
-        mask = st.segmented_control(
-            "Mask", ("copal", "wanda", "magnitude"), default=BEST, required=True, key="map-mask"
-        )
+        mask = st.segmented_control("Mask", masks, default=BEST, required=True, key="map-mask")
     with right:
-        names = (BEST, "whitened-svd", "svd", "basel")
-        low = st.segmented_control("Low rank", names, default=names[0], required=True, key="map-low")
+        low = st.segmented_control("Low rank", ranked, default=BEST, required=True, key="map-low")
     table = _preference_table(errors, str(mask), str(low), share)
     better = int((table["value"] > 0).sum())
     against = "the best mask" if mask == BEST else f"the {mask} mask"
