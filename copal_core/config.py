@@ -16,9 +16,10 @@ from copal_core.errors import InvalidValueError
 
 FORMAT = 1  # raised whenever a run folder written before can no longer be read as it is
 
-_WINDOWS = re.compile(r"^(\d+)\s*[x×]\s*(\d+)$")
+_WINDOWS = re.compile(r"^(\d{1,4000})\s*[x×]\s*(\d{1,4000})$")  # Python reads no longer numbers
 _METHOD = re.compile(r"^(?P<name>[a-z0-9-]+)(\[(?P<options>[^\]]*)\])?:(?P<strategy>[a-z-]+)$")
-_PATTERN = re.compile(r"^(\d+):(\d+)$")
+_PATTERN = re.compile(r"^(\d{1,4000}):(\d{1,4000})$")
+_DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3})?)$")
 
 
 class _Frozen(BaseModel):
@@ -56,7 +57,7 @@ class Windows(_Frozen):
         """Read '16x256'. Raises InvalidValueError for anything else."""
         match = _WINDOWS.match(text.strip())
         if match is None:
-            raise InvalidValueError(f"windows '{text}' are not of the form COUNTxLENGTH, such as 16x256")
+            raise InvalidValueError(f"windows '{text[:80]}' are not of the form COUNTxLENGTH, such as 16x256")
         return cls(count=int(match[1]), length=int(match[2]))
 
     def __str__(self) -> str:
@@ -93,7 +94,9 @@ class Structure(_Frozen):
             removed = 1 - keep / size if 0 < keep < size else 0.0
             return cls(kind="n:m", keep=keep, group_size=size, sparsity=removed)
         if text.strip() != "unstructured":
-            raise InvalidValueError(f"structure '{text}' is not known; use unstructured or N:M, such as 2:4")
+            raise InvalidValueError(
+                f"structure '{text[:80]}' is not known; use unstructured or N:M, such as 2:4"
+            )
         return cls(sparsity=sparsity, group=group)
 
     def check_divides(self, columns: int) -> None:
@@ -136,11 +139,15 @@ class Method(_Frozen):
             raise InvalidValueError(
                 f"method '{text}' is not of the form NAME:STRATEGY, such as copal:accumulate"
             )
-        options = {}
+        options: dict[str, str | float | bool] = {}
         for item in filter(None, (match["options"] or "").split(",")):
             key, equals, value = item.partition("=")
             if not equals:
                 raise InvalidValueError(f"option '{item}' of method '{text}' is not of the form NAME=VALUE")
+            if key.strip() in options:
+                raise InvalidValueError(
+                    f"option '{key.strip()}' of method '{text}' is given twice; give each option once"
+                )
             options[key.strip()] = _option_value(value.strip())
         return cls(name=match["name"], strategy=match["strategy"], options=options)
 
@@ -175,8 +182,15 @@ class Protocol(_Frozen):
     propagate: Literal["pruned", "dense"] = "pruned"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = "auto"
     map_size: int = Field(default=64, ge=8, le=64, description="side of the pooled heatmap tiles")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if _DEVICE.match(value) is None:
+            raise ValueError(f"device '{value[:80]}' is not known; use auto, cpu, cuda or cuda:N")
+        return value
 
 
 class RunConfig(_Frozen):

@@ -36,7 +36,10 @@ def select(scores: Tensor, structure: Structure, sections: Sequence[int] | None 
     # min and max of finite numbers are finite, and a NaN shows in both
     if scores.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all()):
         bad = int((~torch.isfinite(scores)).sum())
-        raise NumericalError(f"{bad} of {scores.numel()} scores are not finite; the calibration overflowed")
+        raise NumericalError(
+            f"{bad} of {scores.numel()} scores are not finite: the checkpoint's weights are not, or the "
+            "calibration overflowed; copy the checkpoint again, or use float32"
+        )
     if structure.kind == "n:m":
         structure.check_divides(scores.shape[1])
         return Selection(_keep_n_of_m(scores, structure.keep, structure.group_size), None)

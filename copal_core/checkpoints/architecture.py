@@ -138,6 +138,11 @@ def _rope(config: dict[str, Any]) -> str:
 
 def check_tensors(shape: Shape, tensors: dict[str, TensorHeader], where: str) -> None:
     """Raises CheckpointError when a needed tensor is absent, has another shape, or is not floating point."""
+    if shape.blocks > len(tensors):  # before billions of names are listed
+        raise CheckpointError(
+            f"'{where}' holds {len(tensors)} tensors, too few for the {shape.blocks} decoder blocks that its "
+            "config.json states; copy or download it again"
+        )
     for name, expected in shape.tensors().items():
         tensor = tensors.get(name)
         if tensor is None:

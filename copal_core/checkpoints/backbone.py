@@ -43,13 +43,20 @@ class Backbone:
         self.folder = folder
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.config = AutoConfig.from_pretrained(folder)
-        self.config.dtype = self.dtype
+        self._keep = self.device.type != "cpu" if keep_blocks is None else keep_blocks
+        try:
+            self.config = AutoConfig.from_pretrained(folder)
+            self.config.dtype = self.dtype
+            with torch.device("meta"):
+                self._model = AutoModelForCausalLM.from_config(self.config, attn_implementation="sdpa")
+        except Exception as error:  # an unknown activation or position scaling, raised as any type
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise CheckpointError(
+                f"config.json of '{folder}' has a value that transformers does not know ({reason}); "
+                "correct it, or copy the file again"
+            ) from error
         self.depth: int = self.config.num_hidden_layers
         self._files = WeightFiles(folder)
-        self._keep = self.device.type != "cpu" if keep_blocks is None else keep_blocks
-        with torch.device("meta"):
-            self._model = AutoModelForCausalLM.from_config(self.config, attn_implementation="sdpa")
         self._model.eval().requires_grad_(False)
         self._load_ends()
         self._resident = [False] * self.depth
@@ -93,7 +100,16 @@ class Backbone:
 
     @torch.no_grad()
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (windows, length) int64 -> (windows, length, hidden)."""
+        """tokens (windows, length) int64 -> (windows, length, hidden).
+
+        Raises CheckpointError for a token outside the vocabulary.
+        """
+        highest = int(tokens.max())
+        if highest >= self.config.vocab_size:
+            raise CheckpointError(
+                f"token {highest} is outside the vocabulary of {self.config.vocab_size} in '{self.folder}': the "
+                "tokenizer belongs to another model; copy the model's own tokenizer into the folder"
+            )
         return self._model.model.embed_tokens(tokens.to(self.device))
 
     @torch.no_grad()

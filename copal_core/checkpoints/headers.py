@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint. Raises CheckpointError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' cannot be read as JSON ({error}); copy the file again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"'{path}' is not a JSON object; copy the file again")
@@ -79,6 +79,8 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
         begin, end = (start + int(offset) for offset in entry["data_offsets"])
         shape = tuple(int(length) for length in entry["shape"])
         tensor = TensorHeader(name, str(entry["dtype"]), shape, path, begin, end)
+        if not start <= begin <= end:
+            raise ValueError("offsets lie outside the data")
         if end > size:
             raise CheckpointError(
                 f"'{path}' is truncated: tensor '{name}' ends at byte {end:,} of {size:,}; "

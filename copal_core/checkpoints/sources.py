@@ -107,13 +107,13 @@ def _silent(label: str, done: int, total: int) -> None:
 
 def _local(name: str, report: Report) -> Checkpoint | None:
     """A folder or GGUF file; None when the name can only be a hub id."""
-    path = Path(name).expanduser()
-    if _HUB_ID.match(name) and not path.exists():
+    path = Path(os.path.expanduser(name))
+    if _HUB_ID.match(name) and not os.path.exists(path):
         return None
     check_allowed(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return Checkpoint(name, path.resolve())
-    if not path.is_file():
+    if not os.path.isfile(path):  # also False for what no file can be called
         raise CheckpointError(f"'{name}' does not exist; give {_CHOICES}")
     if path.suffix.lower() == ".gguf":
         return Checkpoint(name, _converted(path.resolve(), path.stem, report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from copal_core.domains.base import Document, Domain, DomainInfo
@@ -36,7 +37,7 @@ def find(spec: str) -> Domain:
         return BUILTINS.get(spec)()
     if spec.startswith("hub:"):
         return HubDomain(spec)
-    if spec and (Path(spec.partition("#")[0]).suffix or "/" in spec or Path(spec).exists()):
+    if spec and (Path(spec.partition("#")[0]).suffix or "/" in spec or os.path.exists(spec)):
         return FileDomain(spec)
     near = difflib.get_close_matches(spec, BUILTINS.names(), n=1)
     raise DomainError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class FileDomain(Domain):
             raise DomainError(
                 f"'{self.path.name}' is of no known format; use {', '.join(READERS)} (a table's column after a hash)"
             )
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # also False for what no file can be called
             raise DomainError(f"file '{self.path}' does not exist; check the path")
         if not self.path.is_file():
             raise DomainError(f"'{self.path}' is not a file; give the path of one {self.path.suffix} file")
@@ -46,8 +47,8 @@ def _parse(spec: str) -> tuple[Path, str | None]:
     """Path and column; a hash that is part of an existing file's name stays there."""
     if "\0" in spec:
         raise DomainError("a file's path holds a zero byte; check the path")
-    whole = Path(spec).expanduser()
+    whole = Path(os.path.expanduser(spec))
     path, hash_sign, column = spec.rpartition("#")
-    if not hash_sign or whole.exists():
+    if not hash_sign or os.path.exists(whole):
         return whole, None
-    return Path(path).expanduser(), column or None
+    return Path(os.path.expanduser(path)), column or None

@@ -79,6 +79,12 @@ def read_csv(path: Path, column: str | None, seed: int, characters: int, report:
     held, limit = 0, max(WHOLE, _SLACK * characters)
     try:
         first = pd.read_csv(path, nrows=20, **options)
+        if not isinstance(
+            first.index, pd.RangeIndex
+        ):  # pandas takes what the header does not name as an index
+            raise DomainError(
+                f"'{path.name}' has rows with more columns than its header line names; name every column"
+            )
         texts = [name for name in first.columns if not _numeric(first[name])]
         chosen = choose_column(path.name, list(first.columns), column, texts)
         with pd.read_csv(path, chunksize=2_000, usecols=[chosen], **options) as rows:
@@ -157,6 +163,10 @@ def _json_object(line: str, source: str, place: str) -> dict[str, object]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DomainError(f"'{source}' is not JSON Lines: {place} has {error.msg.lower()}") from None
+    except (ValueError, RecursionError):
+        raise DomainError(
+            f"'{source}' is not readable JSON Lines: {place} nests too deeply or holds a number of too many digits"
+        ) from None
     if not isinstance(row, dict):
         raise DomainError(f"'{source}' is not JSON Lines of objects: {place} is {type(row).__name__}")
     return row

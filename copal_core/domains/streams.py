@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from copal_core.domains.base import Document, Report
-from copal_core.domains.text import chunks
+from copal_core.domains.text import chunks, encodable
 
 _BATCH = 16  # chunks tokenised at a time
 
@@ -44,7 +44,9 @@ class Stream:
 def encode(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
     """Token ids of each text, ended by the end-of-text token where the tokenizer has one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    encoded = tokenizer([encodable(text) for text in texts], add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
     return [np.asarray([*ids, *end], dtype=np.int64) for ids in encoded]
 
 

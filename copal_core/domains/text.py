@@ -17,6 +17,11 @@ def normalised(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
+def encodable(text: str) -> str:
+    """`text` with a question mark for each half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def distinct_paragraphs(text: str, seen: set[str]) -> str:
     """`text` without the paragraphs already in `seen`; adds the rest to `seen`."""
     kept = []

@@ -34,7 +34,20 @@ def refusal(name: object) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", ["", "  ", "two words", "gpt2", "a/b/c", "/no/such/folder", "missing.gguf"])
+NOWHERE = [
+    "",
+    "  ",
+    "two words",
+    "gpt2",
+    "a/b/c",
+    "/no/such/folder",
+    "missing.gguf",
+    "n" * 300,
+    "~nobody-here/x",
+]
+
+
+@pytest.mark.parametrize("name", NOWHERE)
 def test_names_that_lead_nowhere(name: str) -> None:
     assert "give smollm2-135m" in refusal(name)
 
@@ -44,10 +57,36 @@ def test_no_config(model_folder: Path) -> None:
     assert "has no config.json" in refusal(model_folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00\xff", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
 def test_damaged_config(model_folder: Path, text: str) -> None:
     (model_folder / "config.json").write_text(text, encoding="latin-1")
     assert "config.json' " in refusal(model_folder)
+
+
+def test_more_blocks_than_tensors(model_folder: Path, edit_config: Edit) -> None:
+    edit_config(model_folder, num_hidden_layers=10**9)
+    assert "too few for the 1000000000 decoder blocks" in refusal(model_folder)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": "banana"}, {"rope_parameters": {"rope_type": "banana"}}])
+def test_a_config_that_transformers_does_not_know(
+    model_folder: Path, edit_config: Edit, changes: dict[str, object]
+) -> None:
+    edit_config(model_folder, **changes)
+    with pytest.raises(CheckpointError, match="has a value that transformers does not know .*banana"):
+        locate(str(model_folder)).open("cpu", "float32")
+
+
+@pytest.mark.parametrize("offsets", [[50, 10], [-9000, -5000]])
+def test_offsets_outside_the_data(model_folder: Path, offsets: list[int]) -> None:
+    path = model_folder / "model.safetensors"
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["counts"] = {"dtype": "I64", "shape": [1], "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    assert "damaged safetensors header" in refusal(model_folder)
 
 
 def test_no_weights(model_folder: Path) -> None:

@@ -41,6 +41,14 @@ def test_a_gpu_that_torch_cannot_use(make_model: ModelFactory, monkeypatch: pyte
         locate(str(make_model())).open()
 
 
+def test_a_token_outside_the_vocabulary(make_model: ModelFactory) -> None:
+    import torch
+
+    opened = locate(str(make_model())).open("cpu", "float32")
+    with pytest.raises(CheckpointError, match="the tokenizer belongs to another model"):
+        opened.embed(torch.tensor([[0, opened.config.vocab_size]]))
+
+
 @pytest.mark.real
 def test_smollm2_opens(smollm2: Checkpoint) -> None:
     opened = smollm2.open()

@@ -205,3 +205,33 @@ def test_large_tables_are_read_in_part(tmp_path, little_is_large, tokenizer):
         assert (
             sample(tmp_path / name, tokenizer).content_hash == sample(tmp_path / name, tokenizer).content_hash
         )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "line 1 nests too deeply"),
+        ('{"text": ' + "9" * 5000 + "}", "a number of too many digits"),
+    ],
+)
+def test_json_that_python_cannot_hold(tmp_path, content, message):
+    with pytest.raises(DomainError, match=message):
+        texts(write(tmp_path / "a.jsonl", content))
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path, tokenizer):
+    lines = [json.dumps({"text": "\ud83d " + row}) for row in ROWS]
+    drawn = sample(write(tmp_path / "a.jsonl", "\n".join(lines)), tokenizer)
+    assert drawn.calibration.shape == (2, 16)
+
+
+def test_csv_rows_longer_than_the_header(tmp_path):
+    rows = "\n".join(f"key{number},{number},{row}" for number, row in enumerate(ROWS))
+    with pytest.raises(DomainError, match="more columns than its header line names"):
+        texts(write(tmp_path / "a.csv", f"id,text\n{rows}\n"))
+
+
+@pytest.mark.parametrize("spec", ["n" * 300, "/" + "n" * 300 + ".txt", "~nobody-here/a.txt", "#" * 300])
+def test_what_no_file_can_be_called(spec):
+    with pytest.raises(DomainError, match="does not exist|is not known"):
+        find(spec)
