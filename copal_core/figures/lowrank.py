@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ def lost(error: float) -> str:
         return "0 %"
     if error < 1e-5:
         return "< 0.001 %"
-    decimals = 1 if error >= 0.01 else 2 if error >= 0.001 else 3
+    decimals = max(0, 1 - math.floor(math.log10(100 * error)))  # two significant figures
     return percent(error, decimals)
 
 

@@ -20,7 +20,7 @@ from copal_core.figures.numbers import compact, power
 NAME = "copal"
 CRITERION_COLOURS = {"copal": "#D55E00", "wanda": "#0072B2", "sparsegpt": "#009E73", "magnitude": "#CC79A7"}
 LOWRANK_COLOURS = {
-    "svd": "#8C6BB1", "whitened-svd": "#E69F00", "basel": "#56B4E9", "plrd": "#6B8E23", "hybrid": "#A65628",
+    "svd": "#8C6BB1", "whitened-svd": "#E69F00", "basel": "#56B4E9", "plrd": "#6B8E23", "hybrid": "#9C8F00",
 }  # fmt: skip
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
 STRATEGY_DASHES = {"accumulate": "solid", "restart": "dash", "sequential": "dot", "joint": "dashdot"}

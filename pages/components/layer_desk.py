@@ -20,7 +20,7 @@ from copal_core.comparison import prepared
 from copal_core.config import Protocol
 from copal_core.errors import CopalError
 from copal_core.figures import lowrank
-from copal_core.figures.numbers import duration
+from copal_core.figures.numbers import duration, size
 from pages.components import checkpoints, draft, links, tasks
 from pages.components.text import plain, show_error
 from pages.components.timeline import label_of
@@ -134,23 +134,30 @@ def _gather(chosen: Setting) -> None:
     windows = str(chosen.protocol.calibration).replace("x", " × ")
     words = (
         f"{plain(chosen.checkpoint)} reads the calibration windows of {texts} once ({windows} tokens each) and keeps "
-        f"what every layer's inputs look like. This takes {_how_long(chosen)}; from then on every layer "
-        "opens at once, today and later."
+        f"what every layer's inputs look like. {_cost(chosen)} From then on every layer opens at once, today and later."
     )
     watch_or_offer("gather", chosen, "The layers have not been read yet", words, "Read the layers")
 
 
-def _how_long(chosen: Setting) -> str:
-    """A rough time from the number of weights and tokens."""
+def _cost(chosen: Setting) -> str:
+    """A rough time, and the room it takes in the cache folder."""
     description = checkpoints.described(chosen.checkpoint)
     if description is None:
-        return "a while"
+        return ""
     from copal_core.preflight import matrix_rate
 
-    weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
-    tokens = chosen.protocol.calibration.tokens * len(chosen.domains)
-    seconds = 12 + 8 * weights * tokens / matrix_rate()  # a pass, and statistics that cost three more
-    return f"about {duration(5 * round(seconds / 5))}"
+    shapes = description.projections
+    weights = sum(out * columns for out, columns in shapes.values())
+    narrow, wide = min(inputs := [columns for _, columns in shapes.values()]), max(inputs)
+    texts = description.blocks * len(chosen.domains)
+    kept = (
+        4 * texts * (weights + 3 * narrow**2 + wide**2)
+    )  # a coupling for each weight, and four Gram matrices
+    tokens = chosen.protocol.calibration.tokens
+    seconds = 12 + 8 * weights * tokens * texts / matrix_rate() + kept / 200e6
+    return (
+        f"This takes about {duration(5 * round(seconds / 5))} and {size(kept)} of disk in the cache folder."
+    )
 
 
 def layer(found: prepared.Entry, fit: str, block: int, projection: str) -> Layer:

@@ -59,10 +59,9 @@ def _fit_name(name: str) -> str:
 @st.fragment
 def _under_budget(setting: Setting, entry: Entry, layer: Layer, place: tuple[str, int, str]) -> None:
     """All that answers the slider; the rest of the page stays as it is."""
-    share = budget_share()
-    dense = budget.dense_bytes(*layer.shape)
-    st.session_state[_KEY] = 100 * share
-    st.slider(
+    # set once: a value set on every run would take back what a person moves meanwhile
+    st.session_state.setdefault(_KEY, round(100 * budget_share(), 2))
+    kept = st.slider(
         "Bytes kept",
         LOWEST,
         100.0,
@@ -72,6 +71,7 @@ def _under_budget(setting: Setting, entry: Entry, layer: Layer, place: tuple[str
         help=GLOSSARY["bytes"],
         on_change=_follow_slider,
     )
+    share, dense = kept / 100, budget.dense_bytes(*layer.shape)
     st.caption(
         f"Kept {percent(share)}: {size(share * dense)} of the layer's {size(dense)} "
         f"({layer.shape[0]} × {layer.shape[1]} weights at 16 bits), bitmask or both factors included."

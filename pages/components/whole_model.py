@@ -206,7 +206,22 @@ def results(setting: Setting) -> None:
         _line(row["method"], row["kept"], [row[name] for name in domains]) for _, row in shown.iterrows()
     ]
     st.markdown("\n".join(lines))
+    for store in found:
+        _hybrid_words(store)
     st.caption(f"Protocol: {plain(found[0].protocol_stamp())}")
+
+
+def _hybrid_words(store: RunStore) -> None:
+    """What a finished hybrid chose, layer by layer, after the last domain."""
+    factors = runs.table(store, "factors")
+    last = factors[factors["method"].str.startswith("hybrid") & (factors["step"] == len(store.domains))]
+    for method, part in last.groupby("method"):
+        kinds = part["kind"].value_counts()
+        share = budget.structure_share(store.config.structure)
+        st.caption(
+            f"{plain(method)} at {percent(share)}: {int(kinds.get('mask', 0))} layers became masks, "
+            f"{int(kinds.get('rank', 0))} low rank, {int(kinds.get('dense', 0))} stayed dense."
+        )
 
 
 def _line(method: str, share: float, values: list[float]) -> str:

@@ -21,6 +21,8 @@ PAGES = {
     "prune": "Prune",
     "sensitivity": "Sensitivity",
     "stasis": "Stasis and forgetting",
+    "lowrank": "Masks and low rank",
+    "families": "Families",
 }
 WITH_FIGURES = ("sensitivity", "stasis")
 

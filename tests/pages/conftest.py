@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis")
+PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
 
 
 def _load(name: str) -> ModuleType:

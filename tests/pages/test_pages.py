@@ -11,7 +11,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 Opener = Callable[..., AppTest]
-PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis")
+PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
+OF_A_RUN = ("prune", "sensitivity", "stasis")
 RESULT_PAGES = ("sensitivity", "stasis")
 
 
@@ -48,7 +49,7 @@ def test_page_opens_without_any_run(page: str, open_page: Opener) -> None:
 def test_hostile_run_is_one_sentence(page: str, run: str, open_page: Opener, finished_run: str) -> None:
     app = open_page(page, run=run)
     assert not app.exception
-    if page not in ("checkpoint", "domains"):
+    if page in OF_A_RUN:
         assert len(app.error) == 1
         assert "](http" not in app.error[0].value  # a link's text is not read as Markdown
         assert not figures(app)
@@ -294,7 +295,7 @@ def test_pages_do_not_import_torch() -> None:
     script = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
         "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
-        "for page in ('domains', 'prune', 'sensitivity', 'stasis'):\n"
+        "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families'):\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"
         "    assert not app.exception\n"
         "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n"
