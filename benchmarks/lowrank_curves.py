@@ -41,10 +41,9 @@ def statistics(rows: int, columns: int, seed: int) -> GroupStatistics:
 def main() -> int:
     chosen = sys.argv[1:] or list(SHAPES)
     threads = torch.get_num_threads()
-    print(
-        f"{threads} threads\n{'layer':10} {'shape':>12} {'domains':>8} {'seconds':>8} {'processor/threads':>18} {'limit':>6} "
-        f"{'rows measured':>14} {'slider ms':>10} {'peak GB':>8}"
-    )
+    columns = ("domains", 8), ("seconds", 8), ("processor/threads", 18), ("limit", 6), ("rows measured", 14)
+    titles = "".join(f" {title:>{width}}" for title, width in (*columns, ("slider ms", 10), ("peak GB", 8)))
+    print(f"{threads} threads\n{'layer':10} {'shape':>12}{titles}")
     for name in chosen:
         rows, columns, domains = SHAPES[name]
         weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(9))
@@ -58,9 +57,9 @@ def main() -> int:
         curves.readings(0.56)
         slider = 1000 * (time.perf_counter() - began)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        figures = f"{seconds:>8.2f} {spent / threads:>18.2f} {LIMITS[name]:>6.0f} {curves.rows:>14}"
         print(
-            f"{name:10} {rows:>6}×{columns:<5} {domains:>8} {seconds:>8.2f} {spent / threads:>18.2f} {LIMITS[name]:>6.0f} "
-            f"{curves.rows:>14} {slider:>10.2f} {peak:>8.2f}",
+            f"{name:10} {rows:>6}×{columns:<5} {domains:>8} {figures} {slider:>10.2f} {peak:>8.2f}",
             flush=True,
         )
     return 0

@@ -41,7 +41,9 @@ def approximate_block(
         gathered = statistics.groups.get(group, GroupStatistics())
         for name, choice in decomposition.decompose_group(weights, gathered, structure).items():
             weight, found = base[name], choice.result
-            if isinstance(found, Masked):
+            if isinstance(found, Masked) and bool(found.kept.all()):
+                block.weights[name] = weight
+            elif isinstance(found, Masked):
                 block.choices[name] = choice
                 values = weight.float() if found.values is None else found.values
                 block.weights[name] = values * found.kept

@@ -232,3 +232,15 @@ def test_sixteen_bits_change_little() -> None:
     assert stored.left.dtype == torch.float16
     difference = (stored.left.float() @ stored.right.float() - found.weight().float()).norm()
     assert difference < 2e-3 * found.weight().norm()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(96, 130), (130, 96), (70, 70)])
+@pytest.mark.parametrize("rank", [1, 20, 65])
+def test_larger_layers_are_as_exact(rows: int, columns: int, rank: int) -> None:
+    weight, statistics = layer(rows, columns, 400)
+    found = build_decomposition("whitened-svd", {}).decompose(weight, statistics, rank)
+    lower = torch.linalg.cholesky(statistics.mean("input_gram").double())
+    energies = torch.linalg.svdvals(weight.double() @ lower).square()
+    optimum = float(energies[rank:].sum() / energies.sum())
+    assert found.discarded_energy == pytest.approx(optimum, rel=1e-4)
+    assert error(weight, found.weight(), statistics) == pytest.approx(optimum, rel=1e-4)
