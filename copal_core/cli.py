@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
 from copal_core.cli_lowrank import add_commands
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
-from copal_core.errors import Cancelled, CopalError, RunError
+from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 
@@ -24,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        _check_text(options)
         return int(options.command(options) or 0)
+    except KeyboardInterrupt:  # where a run computes, the signal is caught and the run's state written
+        print("cancelled", file=sys.stderr)
+        return 3
     except Cancelled as cancelled:
         print(cancelled, file=sys.stderr)
         return 3
@@ -36,46 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # -- commands ------------------------------------------------------------------------------------------
-
-
-def _checkpoints(options: argparse.Namespace) -> None:
-    from copal_core.checkpoints import catalogue
-
-    rows = [
-        {"name": c.name, "label": c.label, "note": c.note, "available": c.available, "why_not": c.why_not}
-        for c in catalogue()
-    ]
-    _print_rows(rows, options.json)
-
-
-def _domains(options: argparse.Namespace) -> None:
-    from copal_core.domains import builtins, hub_presets
-
-    rows = [
-        {
-            "name": d.name,
-            "label": d.label,
-            "description": d.description,
-            "available": d.available,
-            "why_not": d.why_not,
-        }
-        for d in builtins()
-    ]
-    rows += [{"name": name, "label": label} for name, label in hub_presets().items()]
-    _print_rows(rows, options.json)
-
-
-def _methods(options: argparse.Namespace) -> None:
-    from copal_core.criteria import CRITERIA
-    from copal_core.lowrank import LOWRANK
-    from copal_core.strategies import STRATEGIES
-
-    rows = [
-        {"kind": registry.kind, "name": name, "summary": summary}
-        for registry in (CRITERIA, LOWRANK, STRATEGIES)
-        for name, summary in registry.summaries().items()
-    ]
-    _print_rows(rows, options.json)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -103,7 +68,8 @@ def _run(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     store = Runs(options.runs).open(options.run)
     if not store.recorded:
-        if not _is_starting(store):
+        # a request to cancel a living process stays; this one will be refused the run's lock
+        if not _is_starting(store) and not store.is_locked():
             store.clear_cancel()
         return _compute(store, options.json)
     raise CopalError(f"run '{store.id}' is a recorded run; it is finished")
@@ -121,7 +87,7 @@ def _show(options: argparse.Namespace) -> None:
             }
             for s in Runs(options.runs).list()
         ]
-        _print_rows(rows, options.json)
+        print_rows(rows, options.json)
         return
     store = Runs(options.runs).open(options.run)
     _print_result(store, options.json)
@@ -134,11 +100,17 @@ def _cancel(options: argparse.Namespace) -> None:
     jobs.cancel(store)
     if options.json:
         print(json.dumps({"run": store.id, "cancel": "requested"}))
+    elif store.is_locked():
+        print(f"run {store.id} was asked to stop; it does so within one block")
+    else:
+        print(f"run {store.id} is not being computed; there is nothing to cancel")
 
 
 def _branch(options: argparse.Namespace) -> int:
     from copal_core import jobs
+    from copal_core.domains import find
 
+    find(options.domain)  # refuse an unknown one before a run's folder is made
     store = jobs.branch(Runs(options.runs).open(options.run), options.step, options.domain)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
     return _compute(store, options.json)
@@ -148,7 +120,8 @@ def _export(options: argparse.Namespace) -> None:
     from copal_core.export import export_checkpoint
 
     store = Runs(options.runs).open(options.run)
-    folder = export_checkpoint(store, options.method, options.step or len(store.config.domains), options.out)
+    step = len(store.config.domains) if options.step is None else options.step
+    folder = export_checkpoint(store, options.method, step, options.out)
     print(json.dumps({"run": store.id, "folder": str(folder)}) if options.json else f"exported to {folder}")
 
 
@@ -161,6 +134,15 @@ def _is_starting(store: RunStore) -> bool:
         return store.written_state().status == "created"
     except RunError:  # a damaged status.json; the run writes it anew
         return False
+
+
+def _check_text(options: argparse.Namespace) -> None:
+    """Refuse arguments whose bytes are not UTF-8: what a run keeps of them could not be written."""
+    for name, value in vars(options).items():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
+                shown = text.encode("utf-8", "replace").decode("utf-8")
+                raise InvalidValueError(f"--{name.replace('_', '-')} '{shown}' is not UTF-8; rename it")
 
 
 def _check_names(config: RunConfig) -> None:
@@ -234,14 +216,6 @@ def _cell(value: float | None) -> str:
     return f"{'-' if value is None else format(value, '.2f'):>16}"
 
 
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
-        return
-    for row in rows:
-        print("  ".join(str(value) for value in row.values() if value not in ("", None, True)))
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; --help tells the rest."""
 
@@ -265,9 +239,9 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
         return made
 
-    command("checkpoints", _checkpoints, "List the checkpoints that work without a download.")
-    command("domains", _domains, "List the built-in text domains and the hub presets.")
-    command("methods", _methods, "List criteria and strategies.")
+    command("checkpoints", list_checkpoints, "List the checkpoints that work without a download.")
+    command("domains", list_domains, "List the built-in text domains and the hub presets.")
+    command("methods", list_methods, "List criteria, decompositions and strategies.")
     _add_run_options(
         with_runs(command("run", _run, "Prune for a sequence of domains and measure each step."))
     )

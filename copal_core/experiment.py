@@ -19,7 +19,7 @@ from copal_core.checkpoints.backbone import Backbone
 from copal_core.compressors import build_compressor
 from copal_core.config import Method
 from copal_core.continual import Step
-from copal_core.errors import Cancelled, CopalError, RunError
+from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.evaluation import evaluate, no_change
 from copal_core.lowrank._base import Decomposition
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
@@ -124,7 +124,9 @@ class _Experiment:
         return backbone
 
     def _check(self, fingerprint: str, described: Description) -> None:
-        """Refuse what would fail or mislead later: other weights than before, N:M groups that do not divide."""
+        """Refuse what would fail or mislead later: other weights than before, N:M groups that do not divide,
+        windows beyond the positions that the model was trained on.
+        """
         config, known = self.store.config, self.store.info.get("checkpoint", {})
         if known.get("fingerprint", fingerprint) != fingerprint:
             raise RunError(
@@ -133,6 +135,13 @@ class _Experiment:
             )
         for _, columns in described.projections.values():
             config.structure.check_divides(columns)
+        for name in ("calibration", "evaluation"):
+            length = getattr(config.protocol, name).length
+            if length > described.context:
+                raise InvalidValueError(
+                    f"{name} windows of {length} tokens exceed the checkpoint's context of {described.context}; "
+                    f"use windows of at most {described.context} tokens"
+                )
 
     def _windows(self) -> tuple[list[Tensor], list[Tensor]]:
         """Calibration and evaluation windows of every domain; sampled once, then kept with the run."""

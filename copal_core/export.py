@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone, linears
@@ -24,8 +26,7 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     """
     method = str(Method.parse(method))
     _check(store, method, step)
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"folder '{out}' is not empty; choose a new one")
+    out = _new_folder(out)
     checkpoint = locate(store.config.checkpoint)
     used = store.info.get("checkpoint", {})
     if used.get("fingerprint") not in (None, checkpoint.fingerprint()):
@@ -43,13 +44,33 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
                     layers[name].weight.data = weight
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)  # type: ignore[operator]
-    checkpoint.tokenizer().save_pretrained(temporary)
-    (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    temporary.replace(out)
+    try:
+        temporary.mkdir(parents=True)
+        model.save_pretrained(temporary)  # type: ignore[operator]
+        checkpoint.tokenizer().save_pretrained(temporary)
+        (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        temporary.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"'{out}' could not be written ({error}); choose another folder or make room"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return out
+
+
+def _new_folder(out: Path) -> Path:
+    """The absolute path of a folder that is absent or empty. Raises RunError for anything else."""
+    found = Path(os.path.abspath(out))
+    if not found.name:
+        raise RunError(f"'{out}' is no folder to write into; choose a new one")
+    if os.path.lexists(found) and not os.path.isdir(found):
+        raise RunError(f"'{out}' is a file; choose a new folder")
+    if os.path.isdir(found) and any(found.iterdir()):
+        raise RunError(f"folder '{out}' is not empty; choose a new one")
+    return found
 
 
 def _check(store: RunStore, method: str, step: int) -> None:
@@ -59,6 +80,8 @@ def _check(store: RunStore, method: str, step: int) -> None:
     if not 1 <= step <= len(store.config.domains):
         raise InvalidValueError(f"step {step} is not in the run; choose 1 to {len(store.config.domains)}")
     last = store.info.get("checkpoint", {}).get("blocks", 1) - 1
+    if store.recorded:
+        raise RunError("a recorded run keeps no masks; start a run of your own to export from it")
     if not any(store.has_arrays(kind, method, step, last) for kind in ("masks", "factors")):
         raise RunError(
             f"run '{store.id}' holds no masks or factors of {method} at step {step}; finish the run first"

@@ -136,8 +136,10 @@ class RunStore:
         if not path.exists():
             return RunState()
         try:
-            return RunState(**files.read_json(path))
-        except TypeError:
+            state = RunState(**files.read_json(path))
+            datetime.datetime.fromisoformat(state.updated or now())
+            return state
+        except (TypeError, ValueError):
             raise RunError(f"status.json of run '{self.id}' is damaged; resume the run") from None
 
     def set_state(self, state: RunState) -> None:

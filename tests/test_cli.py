@@ -105,6 +105,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "windows": (["--calibration", "16"], "not of the form COUNTxLENGTH"),
     "sparsity": (["--sparsity", "1.5"], "sparsity = 1.5 is not valid"),
     "structure": (["--structure", "4:2"], "keeps everything"),
+    "device": (["--device", "banana"], "use auto, cpu, cuda or cuda:N"),
+    "long number": (["--calibration", "9" * 5000 + "x2"], "not of the form COUNTxLENGTH"),
+    "option twice": (["--method", "copal[epsilon=0.1,epsilon=0.2]:joint"], "'epsilon' of method"),
+    "title": (["--title", "caf\udce9"], "--title 'caf?' is not UTF-8"),
+    "context": (["--evaluation", "2x65"], "exceed the checkpoint's context of 64"),
     "groups": (["--structure", "3:7"], "7 divides"),
     "propagate": (["--propagate", "sideways"], "invalid choice: 'sideways'"),
     "seed": (["--seed", "x"], "invalid int value: 'x'"),
@@ -161,6 +166,7 @@ def test_show_cancel_resume_branch_and_export(
     assert object_of("show", made["run"]) == made
     assert object_of("resume", made["run"])["dense"] == made["dense"]
     assert object_of("cancel", made["run"]) == {"run": made["run"], "cancel": "requested"}
+    assert "nothing to cancel" in run_here(capsys, "cancel", made["run"])[1]
     assert object_of("resume", made["run"])["methods"] == made["methods"]  # an old request is forgotten
     branched = object_of("branch", made["run"], "--step", "1", "--domain", texts[2])
     first, second = (run["methods"][0]["perplexity"][0][0] for run in (made, branched))
@@ -178,6 +184,31 @@ def test_show_cancel_resume_branch_and_export(
         capsys, "export", made["run"], "--method", "copal:accumulate", "--out", str(out)
     )
     assert status == 2 and "is not empty" in errors
+    for extra, said in (
+        (["--out", str(out / "config.json")], "is a file"),
+        (["--out", str(out / "config.json" / "new")], "could not be written"),
+        (["--out", "/"], "is no folder to write into"),
+        (["--step", "0", "--out", str(tmp_path / "other")], "step 0 is not in the run; choose 1 to 2"),
+    ):
+        status, _, errors = run_here(capsys, "export", made["run"], "--method", "copal:accumulate", *extra)
+        assert status == 2 and said in errors and errors.count("\n") == 1
+    before = len(runs.list())
+    status, _, errors = run_here(capsys, "branch", made["run"], "--step", "1", "--domain", "shakespear")
+    assert status == 2 and "did you mean" in errors and len(runs.list()) == before
+
+
+def test_resume_leaves_a_living_run_and_its_cancel_request_alone(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], runs: Runs
+) -> None:
+    status, _, errors = run_here(capsys, *arguments, "--calibration", "600x60")  # refused, and so not done
+    assert status == 2, errors
+    (summary,) = runs.list()
+    store = runs.open(summary.id)
+    with store.lock():
+        assert "asked to stop" in run_here(capsys, "cancel", store.id)[1]
+        status, _, errors = run_here(capsys, "resume", store.id)
+        assert status == 2 and "is being computed by another process" in errors
+        assert store.cancel_requested()
 
 
 def check_exported(out: Path, store: Any) -> None:

@@ -164,7 +164,9 @@ def test_a_damaged_run_json_is_an_error_in_words(store: RunStore, runs: Runs, co
     assert runs.list() == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"status": "done", "colour": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1, 2]", '{"status": "done", "colour": 1}', '{"updated": "x"}']
+)
 def test_a_damaged_status_is_a_run_error(store: RunStore, content: str) -> None:
     (store.folder / "status.json").write_text(content)
     with pytest.raises(RunError, match="damaged"):
