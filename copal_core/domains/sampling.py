@@ -40,7 +40,8 @@ def draw(
     notes = list(pool.notes)
     streams = _streams(documents, tokenizer, wanted, targets, generator, report, notes)
     if any(len(stream) < wanted[side].tokens for side, stream in streams.items()):
-        raise too_little(domain.name, streams, wanted)
+        parted = any(document.side for document in documents)
+        raise too_little(domain.name, streams, wanted, parted)
     return _windows(domain.name, tokenizer, streams, wanted, generator, notes)
 
 
@@ -122,26 +123,36 @@ def _cut(stream: Stream, length: int, generator: np.random.Generator) -> tuple[n
     return ids[:used].reshape(count, length)[order], owners[:used].reshape(count, length)[order]
 
 
-def too_little(name: str, streams: dict[str, Stream], wanted: dict[str, Windows]) -> DomainError:
-    """What there is, what is needed, and which windows would fit."""
-    there = sum(len(stream) for stream in streams.values())
+def too_little(
+    name: str, streams: dict[str, Stream], wanted: dict[str, Windows], parted: bool
+) -> DomainError:
+    """What there is, what is needed, and which windows would fit. parted: the publisher parted the sides."""
+    lengths = {side: len(stream) for side, stream in streams.items()}
+    there = sum(lengths.values())
     asked = " + ".join(f"{windows} for {side}" for side, windows in wanted.items())
     needed = sum(windows.tokens for windows in wanted.values())
     return DomainError(
         f"domain '{name}' holds {there:,} tokens of text, {asked} need {needed:,}; "
-        f"{fitting(streams, wanted)}, or choose a source with more text"
+        f"{fitting(lengths if parted else _shares(there, wanted), wanted)}, or choose a source with more text"
     )
 
 
-def fitting(streams: dict[str, Stream], wanted: dict[str, Windows]) -> str:
-    """The largest windows that fit: fewer of the same length, else shorter ones."""
-    by_side = [(len(streams[side]), windows) for side, windows in wanted.items()]
+def _shares(there: int, wanted: dict[str, Windows]) -> dict[str, int]:
+    """How `there` tokens are best parted: a side that needs less than half gets what it needs."""
+    needs = {side: windows.tokens for side, windows in wanted.items()}
+    rest = {side: there - sum(needs.values()) + need for side, need in needs.items()}  # what others leave
+    return {side: min(need, max(there // 2, rest[side])) for side, need in needs.items()}
+
+
+def fitting(lengths: dict[str, int], wanted: dict[str, Windows]) -> str:
+    """The largest windows that fit into `lengths` tokens a side: fewer of the same length, else shorter ones."""
+    by_side = [(lengths[side], windows) for side, windows in wanted.items()]
     counts = [min(windows.count, there // windows.length) for there, windows in by_side]
     if all(counts):
         pair = [f"{count}x{windows.length}" for count, (_, windows) in zip(counts, by_side, strict=True)]
         return f"{pair[0]} and {pair[1]} would fit"
     shortest = min(there for there, _ in by_side)
-    length = 1 << max(shortest.bit_length() - 1, 0)
+    length = 1 << max(min(shortest, *(windows.length for windows in wanted.values())).bit_length() - 1, 0)
     if length < 16:
         return "no windows of 16 tokens fit"
     counts = [min(windows.count, there // length) for there, windows in by_side]

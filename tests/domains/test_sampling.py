@@ -140,7 +140,8 @@ def test_very_short_windows_may_recur():
 
 
 @pytest.mark.parametrize(
-    ("calibration", "evaluation"), [("16x64", "12x64"), ("4x512", "2x512"), ("128x256", "1x2048")]
+    ("calibration", "evaluation"),
+    [("16x64", "12x64"), ("4x512", "2x512"), ("128x256", "1x2048"), ("2x64", "2x1048576")],
 )
 def test_too_little_text_says_what_fits_and_it_does(tokenizer, calibration, evaluation):
     domain = TextDomain([words(number, 99) for number in range(9)])
