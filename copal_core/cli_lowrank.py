@@ -12,6 +12,7 @@ from typing import Any
 
 from copal_core.config import Protocol, Windows
 from copal_core.errors import Cancelled, InvalidValueError
+from copal_core.files import new_folder
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 _COMPARED = ("wanda", "copal", "magnitude", "whitened-svd", "svd", "hybrid")
@@ -87,8 +88,8 @@ def _decompose(options: argparse.Namespace) -> int:
         method = parse_method(text)
         build_compressor(method.name, method.options)
     asked = (tuple(options.domain), methods, tuple(options.keep or (0.8,)), tuple(options.target))
-    if options.out and options.out.exists() and any(options.out.iterdir()):
-        raise InvalidValueError(f"folder '{options.out}' is not empty; choose a new one")
+    if options.out:
+        options.out = new_folder(options.out)
     return _compute(root.create(DecompositionConfig(options.checkpoint, *asked, _protocol(options))), options)
 
 

@@ -115,11 +115,7 @@ class Structure(_Frozen):
     def __str__(self) -> str:
         if self.kind == "n:m":
             return f"{self.keep}:{self.group_size}"
-        return (
-            f"{self.sparsity:.0%} per {self.group}"
-            if self.sparsity * 100 % 1 == 0
-            else (f"{self.sparsity:.2%} per {self.group}")
-        )
+        return f"{100 * self.sparsity:.4g}% per {self.group}"
 
 
 class Method(_Frozen):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.files import new_folder
 from copal_core.store import RunStore
 from copal_core.variants import pruned_weights
 
@@ -26,7 +26,7 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     """
     method = str(Method.parse(method))
     _check(store, method, step)
-    out = _new_folder(out)
+    out = new_folder(out)
     checkpoint = locate(store.config.checkpoint)
     used = store.info.get("checkpoint", {})
     if used.get("fingerprint") not in (None, checkpoint.fingerprint()):
@@ -59,18 +59,6 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
-
-
-def _new_folder(out: Path) -> Path:
-    """The absolute path of a folder that is absent or empty. Raises RunError for anything else."""
-    found = Path(os.path.abspath(out))
-    if not found.name:
-        raise RunError(f"'{out}' is no folder to write into; choose a new one")
-    if os.path.lexists(found) and not os.path.isdir(found):
-        raise RunError(f"'{out}' is a file; choose a new folder")
-    if os.path.isdir(found) and any(found.iterdir()):
-        raise RunError(f"folder '{out}' is not empty; choose a new one")
-    return found
 
 
 def _check(store: RunStore, method: str, step: int) -> None:

@@ -120,6 +120,18 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def new_folder(out: Path) -> Path:
+    """The absolute path of a folder that is absent or empty. Raises RunError for anything else."""
+    found = Path(os.path.abspath(out))
+    if not found.name:
+        raise RunError(f"'{out}' is no folder to write into; choose a new one")
+    if os.path.lexists(found) and not os.path.isdir(found):
+        raise RunError(f"'{out}' is a file; choose a new folder")
+    if os.path.isdir(found) and any(found.iterdir()):
+        raise RunError(f"folder '{out}' is not empty; choose a new one")
+    return found
+
+
 def readable(path: Path, error: OSError) -> RunError:
     """A failed write in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -15,6 +15,7 @@ from copal_core.decompositions import DecompositionStore
 from copal_core.errors import RunError
 from copal_core.factored.packed import load_factors, save_factors
 from copal_core.factored.workshop import Member
+from copal_core.files import new_folder
 from copal_core.lowrank._base import Factors
 
 LOADER = """from safetensors.torch import load_file
@@ -29,8 +30,7 @@ def export_member(
 
     table: domain -> perplexity, for the README. Raises RunError when `out` holds files already.
     """
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"folder '{out}' is not empty; choose a new one")
+    out = new_folder(out)
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
