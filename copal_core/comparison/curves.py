@@ -144,7 +144,7 @@ def layer_curves(
     fit: Sequence[str] = (),
     masks: Sequence[str] = MASKS,
     sparsities: Sequence[float] = SPARSITIES,
-    flops: float = 4e10,
+    flops: float = 7e10,
 ) -> LayerCurves:
     """All curves of one layer.
 
