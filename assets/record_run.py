@@ -36,7 +36,7 @@ def record(root: Path, target: Path = RECORDED / RUN_ID) -> None:
     """Compute the run under `root` (or go on with it) and copy what the pages read to `target`."""
     runs = Runs(root)
     known = (root / RUN_ID / "run.json").is_file()
-    title = "Recorded: SmolLM2-135M over code, manual and drama"
+    title = "SmolLM2-135M over code, manual and drama"
     store = runs.open(RUN_ID) if known else runs.create(CONFIG, title, run_id=RUN_ID)
     experiment.run(store, report=lambda event: print(event, flush=True))
     shutil.rmtree(target, ignore_errors=True)
