@@ -38,25 +38,25 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
     curves: method, domain, kind, share, error. readings: a `reading_table` at the budget `share`.
     """
     chosen = curves[curves["domain"] == domain]
-    traces: list[Any] = []
-    for (method, kind), part in chosen.groupby(["method", "kind"], sort=False):
-        error = part["error"].clip(lower=LOWEST)
-        colour = method_colour(f"{str(method).split()[0]}:none")
-        shown = {
+    error = chosen["error"].to_numpy(float)
+    drawn = np.where(error > 0, np.maximum(error, LOWEST), np.nan)
+    chosen = chosen.assign(x=chosen["share"].to_numpy(float).round(4), y=drawn)
+    traces: list[Any] = [
+        {
+            "type": "scatter",
+            "x": part["x"].to_numpy(),
+            "y": part["y"].to_numpy(),
+            "mode": "lines",
             "name": label(method),
-            "x": part["share"].round(4),
-            "y": error.where(part["error"] > 0, None),
+            "line": {"color": method_colour(f"{method}:none"), "dash": _DASH[str(kind)]},
             "hovertemplate": f"{label(method)}<br>%{{x:.0%}} of the bytes: %{{y:.3%}} lost<extra></extra>",
         }
-        if kind == "point":
-            traces.append(
-                go.Scatter(mode="markers", marker={"color": colour, "symbol": "diamond", "size": 9}, **shown)
-            )
-        else:
-            traces.append(go.Scatter(mode="lines", line={"color": colour, "dash": _DASH[str(kind)]}, **shown))
+        for (method, kind), part in chosen[chosen["kind"] != "point"].groupby(["method", "kind"], sort=False)
+    ]
+    traces += _points(chosen[chosen["kind"] == "point"])
     traces.append(_marks(readings, domain, share))
-    top = float(max(chosen["error"].max(), 1.0)) if len(chosen) else 1.0
-    bottom = max(LOWEST, float(chosen.loc[chosen["error"] > 0, "error"].min())) if len(chosen) else LOWEST
+    found = drawn[np.isfinite(drawn)]
+    bottom, top = (float(found.min()), max(1.0, float(found.max()))) if len(found) else (LOWEST, 1.0)
     ticks = log_ticks(np.log10(bottom), np.log10(top))["tickvals"]
     return figure(
         *traces,
@@ -80,16 +80,35 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
     )
 
 
-def _marks(readings: pd.DataFrame, domain: str, share: float) -> go.Scatter:
+def _points(points: pd.DataFrame) -> list[dict[str, Any]]:
+    """Single structures, such as 2:4, as diamonds in their methods' colours."""
+    if not len(points):
+        return []
+    colours = [method_colour(f"{str(name).split()[0]}:none") for name in points["method"]]
+    return [
+        {
+            "type": "scatter",
+            "x": points["x"].to_numpy(),
+            "y": points["y"].to_numpy(),
+            "mode": "markers",
+            "marker": {"color": colours, "symbol": "diamond", "size": 9},
+            "customdata": [label(name) for name in points["method"]],
+            "hovertemplate": "%{customdata}<br>%{x:.0%} of the bytes: %{y:.3%} lost<extra></extra>",
+        }
+    ]
+
+
+def _marks(readings: pd.DataFrame, domain: str, share: float) -> dict[str, Any]:
     """A dot on every curve where the slider stands."""
     at = readings[(readings["domain"] == domain) & (readings["kind"] != "point") & (readings["error"] > 0)]
-    return go.Scatter(
-        x=[share] * len(at),
-        y=at["error"].clip(lower=LOWEST),
-        mode="markers",
-        marker={"color": [method_colour(f"{name}:none") for name in at["method"]], "size": 9},
-        hoverinfo="skip",
-    )
+    return {
+        "type": "scatter",
+        "x": [share] * len(at),
+        "y": at["error"].clip(lower=LOWEST),
+        "mode": "markers",
+        "marker": {"color": [method_colour(f"{name}:none") for name in at["method"]], "size": 9},
+        "hoverinfo": "skip",
+    }
 
 
 def structure_words(kind: str, amount: float, share: float = 0.5) -> str:
