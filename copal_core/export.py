@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from copal_core import files
 from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.factored.linear import module_name
 from copal_core.files import new_folder
 from copal_core.store import RunStore
 from copal_core.variants import pruned_weights
@@ -48,6 +50,7 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
         temporary.mkdir(parents=True)
         model.save_pretrained(temporary)  # type: ignore[operator]
         checkpoint.tokenizer().save_pretrained(temporary)
+        _write_factors(store, method, step, temporary)
         (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
         if out.exists():
             out.rmdir()
@@ -74,6 +77,23 @@ def _check(store: RunStore, method: str, step: int) -> None:
         raise RunError(
             f"run '{store.id}' holds no masks or factors of {method} at step {step}; finish the run first"
         )
+
+
+def _write_factors(store: RunStore, method: str, step: int, folder: Path) -> None:
+    """factors/factors.safetensors, where the method has any: the model loaded from `folder` runs with them by
+
+    install(model, load_file("factors/factors.safetensors")), with `install` of copal_core.factored.linear.
+    """
+    found: files.Arrays = {}
+    for block in range(store.info["checkpoint"]["blocks"]):
+        if store.has_arrays("factors", method, step, block):
+            arrays = store.arrays("factors", method, step, block)
+            for key, array in arrays.items():
+                projection, _, side = key.partition(".")
+                if side:  # an empty entry stands for a block without factors
+                    found[f"{module_name(block, projection)}.{side}"] = array
+    if found:
+        files.write_arrays(folder / "factors" / "factors.safetensors", found)
 
 
 def _card(store: RunStore, method: str, step: int) -> str:

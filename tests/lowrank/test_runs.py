@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from copal_core import budget, experiment, jobs
 from copal_core.checkpoints import locate
 from copal_core.config import RunConfig, Structure
 from copal_core.errors import Cancelled
 from copal_core.export import export_checkpoint
+from copal_core.factored.linear import install
 from copal_core.lowrank import LOWRANK
 from copal_core.results import perplexity_matrix
 from copal_core.runs import Runs
@@ -139,5 +141,8 @@ def test_an_export_computes_what_the_run_measured(run: RunStore, method: str, tm
         logits = model(windows).logits[:, :-1]
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
     R = perplexity_matrix(run.perplexity(), method, run.domains)
+    install(model, load_file(folder / "factors" / "factors.safetensors"))
+    with torch.no_grad():
+        assert torch.allclose(model(windows).logits[:, :-1], logits, atol=1e-3)
     assert float(loss.exp()) == pytest.approx(R[3, 0], rel=1e-4)
     assert locate(str(folder)).describe().total == locate(run.config.checkpoint).describe().total
