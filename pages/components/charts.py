@@ -71,6 +71,14 @@ def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
         )
 
 
+def text_table(columns: list[str], rows: list[list[str]], alt: str) -> None:
+    """A small table of words and numbers that is read as text, and scrolls by itself on a narrow screen."""
+    content = pd.DataFrame(
+        [[plain(cell) for cell in row] for row in rows], columns=[plain(name) for name in columns]
+    )
+    st.table(content, hide_index=True, alt=alt, width="content")
+
+
 def method_key(methods: list[str], dense: bool = True) -> None:
     """Which colour and dash is which method: drawn once for all figures of a page."""
     with st.container(horizontal=True, gap="medium"):

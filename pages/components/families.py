@@ -71,14 +71,15 @@ def watch(store: DecompositionStore) -> None:
         show_error(CopalError(message))
     state = store.state()
     if state.status in _ACTIVE:
-        _live(store)
+        live(store)
     elif state.status != "done":
         show_problem(f"This decomposition is {state.status}. {state.message}")
         st.button("Go on with it", key="resume-family", on_click=_resume, args=(store,))
 
 
 @st.fragment(run_every=1)
-def _live(store: DecompositionStore) -> None:
+def live(store: DecompositionStore) -> None:
+    """Progress of one at work; the page runs again when a size is finished."""
     state = store.state()
     known = st.session_state.setdefault("family-members", {})
     members = len(store.result()["members"])
@@ -93,7 +94,7 @@ def _live(store: DecompositionStore) -> None:
         waiting = store.cancel_requested()
         st.button(
             "Cancelling" if waiting else "Cancel",
-            key="cancel-family",
+            key=f"cancel-{store.id}",
             disabled=waiting,
             on_click=store.request_cancel,
         )
@@ -206,6 +207,18 @@ def comparable(store: DecompositionStore) -> list[DecompositionStore]:
         except CopalError:
             continue
     return found
+
+
+def at_work_beside(store: DecompositionStore) -> DecompositionStore | None:
+    """One that is being computed under the same protocol, whose sizes will join the figures."""
+    config = store.config
+    wanted = (config.checkpoint, config.domains, config.targets, config.protocol)
+    for other in Decompositions().list():
+        if other.id != store.id and other.state().status in _ACTIVE:
+            found = other.config
+            if (found.checkpoint, found.domains, found.targets, found.protocol) == wanted:
+                return other
+    return None
 
 
 def export_task(store: DecompositionStore, member: str) -> tuple[str, str, str, str]:

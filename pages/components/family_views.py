@@ -92,17 +92,13 @@ def _member_table(members: list[dict[str, Any]], domains: list[str]) -> pd.DataF
 def _table(table: pd.DataFrame, result: dict[str, Any]) -> None:
     domains = list(result["dense"])
     notes = dict(zip(table["name"], table["note"], strict=True))
-    lines = ["| Method | Bytes kept | Trained | " + " | ".join(map(plain, domains)) + " |"]
-    lines.append("|:--|--:|:--|" + "--:|" * len(domains))
-    lines.append(
-        "| dense model | 100 % | | " + " | ".join(compact(result["dense"][name]) for name in domains) + " |"
-    )
+    rows = [["dense model", "100 %", "", *(compact(result["dense"][name]) for name in domains)]]
     for _, row in sizes.wide(table).iterrows():
-        cells = " | ".join(compact(row[name]) for name in domains)
-        lines.append(
-            f"| {plain(row['method'])} | {percent(row['kept'])} | {plain(notes[row['name']])} | {cells} |"
-        )
-    st.markdown("\n".join(lines))
+        cells = [compact(row[name]) for name in domains]
+        rows.append([str(row["method"]), percent(row["kept"]), notes[row["name"]], *cells])
+    charts.text_table(
+        ["Method", "Bytes kept", "Trained", *domains], rows, "Perplexity of every size, by domain"
+    )
 
 
 def _beside(store: DecompositionStore, table: pd.DataFrame) -> None:
@@ -111,6 +107,10 @@ def _beside(store: DecompositionStore, table: pd.DataFrame) -> None:
     if not missing or store.state().status != "done":
         return
     config = store.config
+    at_work = families.at_work_beside(store)
+    if at_work is not None:
+        families.live(at_work)
+        return
     shares = tuple(sorted({round(float(share), 4) for share in table["share"] if share < 1}, reverse=True))
     beside = DecompositionConfig(
         config.checkpoint, config.domains, _BESIDE, shares, config.targets, config.protocol

@@ -116,20 +116,15 @@ def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) ->
 def _readings(entry: Entry, readings: pd.DataFrame, share: float) -> None:
     """Every method at the slider's budget, readable as text."""
     charts.title(f"At {percent(share)} of the bytes, this much is lost")
-    head = "| Method | Becomes | Weights kept | " + " | ".join(plain(name) for name in entry.domains) + " |"
-    lines = [head, "|:--|:--|--:|" + "--:|" * len(entry.domains)]
+    rows = []
     for method, part in readings.groupby("method", sort=False):
         first = part.iloc[0]
         becomes = lowrank.structure_words(first["kind"], first["amount"], first["share"])
         errors = {row.domain: lowrank.lost(row.error) for row in part.itertuples()}
-        cells = [
-            plain(method),
-            becomes,
-            f"{int(first['parameters']):,}",
-            *(errors[name] for name in entry.domains),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    st.markdown("\n".join(lines))
+        kept = f"{int(first['parameters']):,}"
+        rows.append([str(method), becomes, kept, *(errors[name] for name in entry.domains)])
+    columns = ["Method", "Becomes", "Weights kept", *entry.domains]
+    charts.text_table(columns, rows, "Output lost at this budget, by method and domain")
     if (readings["kind"] == "point").any():
         points = readings[readings["kind"] == "point"].iloc[0]
         st.caption(

@@ -14,7 +14,7 @@ from copal_core.config import Method, RunConfig, Structure
 from copal_core.errors import CopalError
 from copal_core.figures import layers, sizes
 from copal_core.figures.layers import PROJECTIONS
-from copal_core.figures.numbers import duration, percent
+from copal_core.figures.numbers import compact, duration, percent
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 from pages.components import charts, checkpoints, layer_desk, layer_views, links, runs
@@ -199,13 +199,12 @@ def results(setting: Setting) -> None:
     charts.title("Average perplexity after the last domain (lower is better)", help=GLOSSARY["perplexity"])
     shown = sizes.wide(table)
     charts.show(sizes.size_figure(table, dense), shown, "sizes", "Perplexity over bytes kept, by method")
-    head = "| Method | Bytes kept | " + " | ".join(map(plain, domains)) + " | Average |"
-    lines = [head, "|:--|--:|" + "--:|" * (len(domains) + 1)]
-    lines.append(_line("dense model", 1.0, [dense[name] for name in domains]))
-    lines += [
+    rows = [_line("dense model", 1.0, [dense[name] for name in domains])]
+    rows += [
         _line(row["method"], row["kept"], [row[name] for name in domains]) for _, row in shown.iterrows()
     ]
-    st.markdown("\n".join(lines))
+    columns = ["Method", "Bytes kept", *domains, "Average"]
+    charts.text_table(columns, rows, "Perplexity at each size, by method and domain")
     for store in found:
         _hybrid_words(store)
     st.caption(f"Protocol: {plain(found[0].protocol_stamp())}")
@@ -224,11 +223,8 @@ def _hybrid_words(store: RunStore) -> None:
         )
 
 
-def _line(method: str, share: float, values: list[float]) -> str:
-    from copal_core.figures.numbers import compact
-
-    cells = [compact(value) for value in [*values, float(np.mean(values))]]
-    return f"| {plain(method)} | {percent(share)} | " + " | ".join(cells) + " |"
+def _line(method: str, share: float, values: list[float]) -> list[str]:
+    return [method, percent(share), *(compact(value) for value in [*values, float(np.mean(values))])]
 
 
 def _comparable(setting: Setting) -> list[RunStore]:
