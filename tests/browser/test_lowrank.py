@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from copal_core.runs import Runs
 from tests.browser.conftest import Server
 
+expect.set_options(timeout=30_000)  # a busy machine is no failure
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
