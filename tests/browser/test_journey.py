@@ -116,7 +116,9 @@ def test_a_newcomer_reads_the_recorded_run_then_computes_one(
         expect(heatmap).to_be_visible()
         settled(guest)
         assert run_of(guest) == run_id
-        cells = heatmap.evaluate("plot => plot.data[0].z.flat().filter(value => value !== null).length")
+        cells = heatmap.evaluate(
+            "plot => Array.from(plot._fullData[0].z, row => Array.from(row)).flat().filter(Number.isFinite).length"
+        )
         layers = store.layers()
         method = str(store.config.methods[0])
         assert cells == len(layers[(layers["method"] == method) & (layers["step"] == 1)])
