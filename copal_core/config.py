@@ -86,7 +86,7 @@ class Structure(_Frozen):
         return self
 
     @classmethod
-    def parse(cls, text: str, sparsity: float = 0.5, group: str = "row") -> Structure:
+    def parse(cls, text: str, sparsity: float = 0.5, group: Literal["row", "layer"] = "row") -> Structure:
         """Read 'unstructured' or 'N:M' (keep N of each M inputs)."""
         match = _PATTERN.match(text.strip())
         if match is not None:
