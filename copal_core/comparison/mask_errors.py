@@ -55,7 +55,7 @@ def measure_masks(
     counts = [removed_count(columns, sparsity) for sparsity in sparsities]
     for method in methods:
         if method == "sparsegpt":
-            differences = surgeon_rows(part, given.mean("input_gram"), counts)
+            differences = _by_surgeon(part, given.mean("input_gram"), counts)
         else:
             scores = build_criterion(method, {}).score(part, _cut(given, chosen, rows))
             differences = removed_rows(part, scores, counts)
@@ -75,6 +75,16 @@ def removed_rows(weight: Tensor, scores: Tensor, counts: Sequence[int]) -> Tenso
     order = scores.argsort(dim=1, stable=True)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(weight.shape[1]).expand_as(order))
     return torch.stack([weight * (place < count) for count in counts])
+
+
+def _by_surgeon(weight: Tensor, gram: Tensor, counts: Sequence[int]) -> Tensor:
+    """SparseGPT's W − Ŵ at every count, and at the pattern where it divides the columns."""
+    differences = surgeon_rows(weight, gram, counts)
+    keep, group = PATTERN
+    if weight.shape[1] % group:
+        return differences
+    removed = [weight.shape[1] * (group - keep) // group]
+    return torch.cat([differences, surgeon_rows(weight, gram, removed, block=group)])
 
 
 def _energies(differences: Tensor, gram: Tensor) -> list[float]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from copal_core import files
 from copal_core.checkpoints import Checkpoint, devices
-from copal_core.checkpoints.cache import cache_root
+from copal_core.comparison import room
 from copal_core.config import Protocol
 
 if TYPE_CHECKING:
@@ -60,13 +60,15 @@ def find(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol) -> En
     if not path.is_file():
         return None
     content: dict[str, Any] = files.read_json(path)
-    root = cache_root() / "statistics"
+    root = room.statistics_root()
     folders = {name: root / folder for name, folder in content["folders"]}
     complete = all(
         (folder / name / "complete.json").is_file() for folder in folders.values() for name in _STATISTICS
     )
     if not complete:
         return None
+    for folder in folders.values():
+        room.used(folder)
     return Entry(key, checkpoint, protocol, folders, content["dtype"], content["blocks"], content["stamp"])
 
 
@@ -115,8 +117,8 @@ def _identity(spec: str) -> list[Any]:
 
 
 def _entry_file(key: str) -> Path:
-    return cache_root() / "statistics" / f"entry-{key}.json"
+    return room.statistics_root() / f"entry-{key}.json"
 
 
 def _errors_file(key: str) -> Path:
-    return cache_root() / "statistics" / f"errors-{key}.safetensors"
+    return room.statistics_root() / f"errors-{key}.safetensors"

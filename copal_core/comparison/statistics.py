@@ -23,8 +23,9 @@ from copal_core import files
 from copal_core.checkpoints import Checkpoint, devices
 from copal_core.checkpoints.architecture import read_shape
 from copal_core.checkpoints.backbone import GROUP_OF, GROUPS, Backbone, linears
-from copal_core.checkpoints.cache import cache_root, slug
+from copal_core.checkpoints.cache import slug
 from copal_core.checkpoints.weights import WeightFiles
+from copal_core.comparison import room
 from copal_core.config import Protocol
 from copal_core.errors import Cancelled, InvalidValueError
 from copal_core.statistics.accumulators import AbsoluteCoupling, GroupStatistics, InputGram, Statistic
@@ -142,6 +143,8 @@ def layer_library(
     domains = sample_windows(checkpoint, specs, protocol, report)
     depth = read_shape(checkpoint.folder).blocks
     folders = {domain.name: _folder(checkpoint, domain, dtype) for domain in domains}
+    for folder in folders.values():
+        room.used(folder)
     missing = [
         (domain, wanted)
         for domain in domains
@@ -152,6 +155,7 @@ def layer_library(
         for number, (domain, wanted) in enumerate(missing):
             done = (number * depth, len(missing) * depth)
             _gather(backbone, domain, wanted, folders[domain.name], done, report, should_stop)
+        room.make_room(list(folders.values()))
     return LayerLibrary(checkpoint, tuple(domains), protocol, folders, dtype, depth)
 
 
@@ -206,4 +210,4 @@ def _folder(checkpoint: Checkpoint, domain: Windows, dtype: str) -> Path:
     shape = list(domain.calibration.shape)
     identity = json.dumps([checkpoint.fingerprint(), domain.content_hash, shape, dtype])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return cache_root() / "statistics" / f"{slug(domain.name)[:40]}-{key}"
+    return room.statistics_root() / f"{slug(domain.name)[:40]}-{key}"

@@ -19,11 +19,14 @@ from copal_core.threads import one_thread
 _BLOCK = 128  # columns whose mask is chosen together, as SparseGPT does
 
 
-def surgeon_rows(weight: Tensor, gram: Tensor, counts: Sequence[int], damping: float = 0.01) -> Tensor:
+def surgeon_rows(
+    weight: Tensor, gram: Tensor, counts: Sequence[int], damping: float = 0.01, block: int = _BLOCK
+) -> Tensor:
     """W − Ŵ (sparsities, rows, in) for every number of removed weights a row.
 
-    weight: (rows, in) float32; gram: (in, in), a token's mean. Raises NumericalError for a Gram matrix that
-    damping does not make definite.
+    weight: (rows, in) float32; gram: (in, in), a token's mean. block: columns that share their count of removed
+    weights evenly; a block of M columns gives N:M. Raises NumericalError for a Gram matrix that damping does not
+    make definite.
     """
     rows, columns = weight.shape
     upper = _upper(gram, damping)
@@ -33,8 +36,8 @@ def surgeon_rows(weight: Tensor, gram: Tensor, counts: Sequence[int], damping: f
     )  # (in, rows of all sparsities)
     changes = torch.zeros_like(original)
     counted = [_shares(columns, count) for count in counts]
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
         inside = slice(start, stop)
         carried = upper[:start, inside].T @ changes[:start]  # (block, rows): parts due to earlier columns
         kept = _choose(

@@ -11,7 +11,8 @@ from copal_core import budget
 from copal_core.factored.linear import ScaledBases, bias_of, place_of, replaced
 from copal_core.factored.training import Outcome
 from copal_core.factored.workshop import Member, Trained, Workshop
-from copal_core.lowrank._linalg import svd
+from copal_core.lowrank._linalg import output_directions, svd, whiten
+from copal_core.statistics.accumulators import GroupStatistics
 
 if TYPE_CHECKING:
     from copal_core.lowrank.basel import Basel
@@ -54,8 +55,8 @@ class Bases:
     def _split(self) -> None:
         """Every layer into all of its singular bases."""
         model = self.work.backbone.causal_lm()
-        for name, weight, _ in self.work.layers("splitting layers into bases"):
-            left, scales, right = svd(weight.double())
+        for name, weight, given in self.work.layers("splitting layers into bases"):
+            left, scales, right = split(weight, given, self.options.metric)
             linear = model.get_submodule(name)
             like = weight.to(next(linear.parameters()))
             made = ScaledBases(left.to(like), scales.to(like), right.to(like), bias_of(linear))
@@ -115,3 +116,17 @@ class Bases:
                 }
             )
         return found
+
+
+def split(
+    weight: torch.Tensor, given: GroupStatistics, metric: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """u (out, k) in columns, s (k,) and v (k, in) in rows with W = Σ s_i u_i v_iᵀ, float64, s descending.
+
+    plain: the singular value decomposition. whitened: that of W L, where s_i² is the output energy basis i carries.
+    """
+    if metric == "plain":
+        return svd(weight.double())
+    left, energies = output_directions(weight.double(), whiten(given.mean("input_gram")).lower)
+    scales = energies.sqrt().clamp_min(1e-12 * float(energies[0].sqrt()) or 1.0)
+    return left, scales, (left.T @ weight.double()) / scales[:, None]

@@ -34,7 +34,8 @@ class Basel(Decomposition):
 
     tokens: relearning the scales, over all rounds. rounds: in which bases are dropped. added: new bases, as a
     share of the kept ones. tuning: tokens of the final tuning. rate, new_rate: AdamW's learning rates of the
-    scales (relative to their size) and of the new bases.
+    scales (relative to their size) and of the new bases. metric: plain, the singular bases of W as published, or
+    whitened, those of W L, whose scales say how much of the output a basis carries.
     """
 
     keep: float = 0.0
@@ -44,6 +45,7 @@ class Basel(Decomposition):
     tuning: float = 8192.0
     rate: float = 1e-2
     new_rate: float = 3e-4
+    metric: str = "plain"
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -55,6 +57,8 @@ class Basel(Decomposition):
             )
         if self.tokens < 0 or self.tuning < 0:
             raise InvalidValueError("tokens and tuning are budgets; use 0 (training-free) or more")
+        if self.metric not in ("whitened", "plain"):
+            raise InvalidValueError(f"metric '{self.metric}' is not known; use whitened or plain")
         if not (self.rate > 0 and self.new_rate > 0):
             raise InvalidValueError("rate and new_rate are learning rates; use positive numbers")
 

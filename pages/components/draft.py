@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
 import streamlit as st
 
+from copal_core import domains
 from copal_core.checkpoints import catalogue
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import InvalidValueError
 from pages.components import links
 
 _KEY = "draft"
+_HUB = re.compile(r"hub:[\w./:#-]+\Z")
+_WINDOWS = ("calibration_count", "calibration_length", "evaluation_count", "evaluation_length", "seed")
 _DOMAINS = ("python-code", "python-manual", "shakespeare")
 PRESETS = {
     "Quick": ("8x128", "8x128", "A first impression in the shortest time; figures are rough."),
@@ -34,7 +38,7 @@ def values() -> dict[str, Any]:
         usable = [name for name, one in known.items() if one.available]
         st.session_state[_KEY] = {
             "checkpoint": linked if linked in usable else (usable[0] if usable else next(iter(known))),
-            "domains": list(_DOMAINS),
+            "domains": _linked_domains() or list(_DOMAINS),
             "strategies": {"copal": ["accumulate"], "wanda": ["restart"]},
             "estimator": "closed-form",
             "epsilon": 0.01,
@@ -50,7 +54,38 @@ def values() -> dict[str, Any]:
             "title": "",
         }
         take_preset("Quick")
+        _take_linked_windows()
     return st.session_state[_KEY]
+
+
+def write_link() -> None:
+    """Put domains and windows into the URL, so that a link shows another person the same. Files of one's own
+    are on this machine alone: with one of them the link carries neither."""
+    draft = values()
+    shared = all(_everybody_has(spec) for spec in draft["domains"])
+    links.write("texts", " ".join(draft["domains"]) if shared else None)
+    numbers = [draft[name] for name in _WINDOWS]
+    links.write("windows", " ".join(map(str, numbers)) if shared and None not in numbers else None)
+
+
+def _linked_domains() -> list[str]:
+    found = list(dict.fromkeys((links.read("texts") or "").split()))
+    return found if all(_everybody_has(spec) for spec in found) else []
+
+
+def _take_linked_windows() -> None:
+    """calibration count and length, evaluation count and length, seed; anything else is ignored."""
+    numbers = (links.read("windows") or "").split()
+    if len(numbers) != len(_WINDOWS) or not all(number.isdecimal() for number in numbers):
+        return
+    found = dict(zip(_WINDOWS, map(int, numbers), strict=True))
+    if all(0 < found[name] <= 2**20 for name in _WINDOWS[:-1]) and found["seed"] < 2**31:
+        st.session_state[_KEY].update(found, preset=CUSTOM)
+
+
+def _everybody_has(spec: str) -> bool:
+    """Whether a domain is the same on every machine: a built-in one, or one of the hub."""
+    return spec in {one.name for one in domains.builtins()} or bool(_HUB.match(spec))
 
 
 def take_preset(name: str) -> None:
@@ -84,8 +119,7 @@ def widget(name: str, change: Any = None) -> dict[str, Any]:
 def protocol() -> Protocol:
     """Raises InvalidValueError when a field is missing or breaks a rule."""
     draft = values()
-    numbers = ("calibration_count", "calibration_length", "evaluation_count", "evaluation_length", "seed")
-    for name in numbers:
+    for name in _WINDOWS:
         if draft[name] is None:
             raise InvalidValueError(f"{name.replace('_', ' ')} is empty; enter a whole number")
     return Protocol(

@@ -79,6 +79,7 @@ def setting() -> Setting:
     chosen = links.choose(
         "Checkpoint", "model", names, wanted, help="Bundled ones, and the one chosen on the Checkpoint page."
     )
+    draft.write_link()
     return Setting(chosen, domains, protocol)
 
 

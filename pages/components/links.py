@@ -16,6 +16,7 @@ T = TypeVar("T")
 PARAMETERS = (
     "run", "view", "method", "step", "metric", "other_method", "other_step", "layer", "projection", "map", "checkpoint",
     "model", "kept", "fit", "close", "family", "member",
+    "texts", "windows",
 )  # fmt: skip
 _REMEMBERED, _THROUGH_APP, _WANTED = "linked-state", "through-app", "wanted-page"
 _LONGEST = 200

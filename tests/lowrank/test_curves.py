@@ -63,6 +63,19 @@ def test_mask_curves_pass_through_masks_measured(made: Made, method: str) -> Non
             assert error == pytest.approx(relative_error(weight, pruned.weight, gram), rel=2e-3, abs=1e-7)
 
 
+@pytest.mark.parametrize("method", MASKS)
+def test_the_two_of_four_points_are_those_of_masks_measured(made: Made, method: str) -> None:
+    weight, statistics, curves = made
+    pruned = build_criterion(method, {}).prune(
+        weight, statistics["code"], Structure.parse("2:4"), [len(weight)]
+    )
+    points = [curve for curve in curves.curves if curve.method == f"{method} 2:4"]
+    assert [curve.domain for curve in points] == list(statistics)
+    for curve in points:
+        gram = statistics[curve.domain].mean("input_gram")
+        assert curve.error[0] == pytest.approx(relative_error(weight, pruned.weight, gram), rel=5e-3)
+
+
 def test_errors_fall_with_the_bytes(made: Made) -> None:
     for curve in made[2].curves:
         if curve.kind == "rank":

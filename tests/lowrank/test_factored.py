@@ -22,6 +22,7 @@ from copal_core.decompositions import DecompositionConfig, Decompositions, Decom
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.evaluation import evaluate
 from copal_core.factored import speed
+from copal_core.factored.bases import split
 from copal_core.factored.export import export_member, load_member
 from copal_core.factored.linear import factored_modules, install, module_names, replaced
 from copal_core.factored.training import Budget, train
@@ -256,6 +257,14 @@ class TestDecompositions:
             rows, columns = size.get(one["projection"], (48, 32))
             assert rank * (rows + columns) <= 0.6 * rows * columns
 
+    @pytest.mark.parametrize("metric", ["plain", "whitened"])
+    def test_bases_add_up_to_the_layer(self, library: LayerLibrary, metric: str) -> None:
+        for projection in ("k_proj", "up_proj", "down_proj"):
+            weight = library.weight(1, projection)
+            left, scales, right = split(weight, library.statistics(1, projection)["code.txt"], metric)
+            assert torch.allclose((left * scales) @ right, weight.double(), atol=1e-6)
+            assert (scales.diff() <= 1e-9).all()
+
     def test_a_member_opens_again(self, computed: DecompositionStore, library: LayerLibrary) -> None:
         entry, member = load_member(computed, "whitened-svd-0.600")
         backbone = Backbone(library.checkpoint.folder, "cpu", "float32")
@@ -274,7 +283,13 @@ class TestDecompositions:
     def test_everything_kept_and_nothing_trained_changes_nothing(
         self, cache: None, small_model: Path, texts: tuple[str, ...], tmp_path: Path
     ) -> None:
-        methods = ("basel[tokens=0,tuning=0]", "plrd[tokens=0]", "svd", "whitened-svd")
+        methods = (
+            "basel[tokens=0,tuning=0]",
+            "basel[metric=whitened,tokens=0,tuning=0]",
+            "plrd[tokens=0]",
+            "svd",
+            "whitened-svd",
+        )
         config = DecompositionConfig(str(small_model), texts[:1], methods, (1.0,), (), PROTOCOL)
         store = Decompositions(tmp_path).create(config)
         decomposing.compute(store)

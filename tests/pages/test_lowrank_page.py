@@ -117,6 +117,21 @@ def test_hostile_parameters_are_ignored(
     assert len(app.error) == 1
 
 
+def test_a_link_brings_its_texts_and_windows(open_page: Opener) -> None:
+    app = open_page("lowrank", model="tiny", texts="shakespeare python-code", windows="4 64 6 32 7")
+    words = text_of(app)
+    assert words.index("Shakespeare") < words.index("Python code") and "Python manual" not in words
+    assert "4 × 64 tokens" in words
+    assert app.query_params["windows"] in ("4 64 6 32 7", ["4 64 6 32 7"])
+
+
+@pytest.mark.parametrize("texts", ["/etc/passwd", "python-code /etc/passwd", "hub:../x y z", "none"])
+def test_a_link_cannot_name_a_file(open_page: Opener, texts: str) -> None:
+    app = open_page("lowrank", model="tiny", texts=texts, windows="-1 0 x")
+    assert not app.exception and "passwd" not in text_of(app)
+    assert "Python manual" in text_of(app)  # the defaults
+
+
 def test_evaluation_is_a_run_at_the_sliders_bytes(
     small: Opener, gathered: Path, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
