@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PROCESS_BYTES = 600 * 2**20  # Python, torch and transformers
 _EFFICIENCY = 0.55  # of the matrix rate, that blocks reach with attention, norms and small batches
 _HIDDEN_COPIES = 3
+_READERS = ("q_proj", "o_proj", "gate_proj", "down_proj")  # one for each input that has a Gram matrix
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
     if any(method.name == "sparsegpt" for method in config.methods):
         statistics += 4 * 4 * largest**2
     if any(method.name in LOWRANK.names() for method in config.methods):
-        statistics += 3 * 8 * largest**2  # the Gram matrix and its factor, in double precision
+        gram = 4 * sum(shapes[name][1] ** 2 for name in _READERS)
+        # measured: double-precision copies of the Gram matrix, its factor, W L and what its decomposition needs
+        layer = 8 * max(2 * columns**2 + 7 * out * columns for out, columns in shapes.values())
+        statistics += 2 * gram + layer
     protocol, seen = config.protocol, 1
     if any(method.strategy == "joint" for method in config.methods):
         seen = len(config.domains)
