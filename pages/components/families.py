@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from copal_core import decompositions, preflight
@@ -229,23 +231,30 @@ def export_task(store: DecompositionStore, member: str) -> tuple[str, str, str, 
 def export(store: DecompositionStore, member: str) -> None:
     """A button, its progress, and where the files are."""
     arguments = export_task(store, member)
-    task = tasks.find(*arguments)
-    if task is not None and not task.finished.is_set():
-        tasks.watch(task)
-    elif task is not None and task.result is not None:
+    if _task(arguments, "Export this size", "export-member", ":material/download:") is not None:
         st.markdown(
             "Exported: factors with their loader, and a merged checkpoint that transformers opens as it is."
         )
         st.code(arguments[3], language=None, wrap_lines=True)
-    else:
-        if task is not None and isinstance(task.error, CopalError):
-            show_error(task.error)
-        elif task is not None and task.error is not None:
-            raise task.error
-        st.button(
-            "Export this size",
-            key="export-member",
-            on_click=tasks.start,
-            args=arguments,
-            icon=":material/download:",
-        )
+
+
+def speed(store: DecompositionStore, member: str) -> dict[str, Any] | None:
+    """A button, its progress, and what `measure_member` found."""
+    arguments = ("measure_member", store.id, member)
+    return _task(arguments, "Measure its speed here", "measure-member", ":material/speed:")
+
+
+def _task(arguments: tuple[str, ...], label: str, key: str, icon: str) -> dict[str, Any] | None:
+    """A worker's task behind a button; its result once there is one."""
+    task = tasks.find(*arguments)
+    if task is not None and not task.finished.is_set():
+        tasks.watch(task)
+        return None
+    if task is not None and task.result is not None:
+        return task.result
+    if task is not None and isinstance(task.error, CopalError):
+        show_error(task.error)
+    elif task is not None and task.error is not None:
+        raise task.error
+    st.button(label, key=key, on_click=tasks.start, args=arguments, icon=icon)
+    return None

@@ -143,7 +143,30 @@ def _one_size(store: DecompositionStore, result: dict[str, Any], members: list[d
     if len(ranks):
         with st.expander("Ranks of its layers", type="compact"):
             st.dataframe(ranks, hide_index=True, key="member-ranks")
+    _speed(families.speed(store, name))
     families.export(store, name)
+
+
+def _speed(found: dict[str, Any] | None) -> None:
+    """Dense and factored model side by side, as they run."""
+    if found is None:
+        return
+    rows = [
+        [
+            label,
+            size(found[key]["bytes"]),
+            count(found[key]["flops_per_token"]),
+            f"{compact(found[key]['prefill'])} tokens/s",
+            f"{compact(found[key]['decode'])} tokens/s",
+        ]
+        for key, label in (("dense", "dense model"), ("factored", "this size"))
+    ]
+    columns = ["Whole model", "Bytes at 16 bits", "Operations a token", "Reading a prompt", "Writing"]
+    charts.text_table(columns, rows, "Size and speed of the dense and the factored model")
+    st.caption(
+        f"Measured on this machine ({plain(found['device'])}, {plain(found['dtype'])}): a prompt of 256 tokens, then "
+        "32 tokens one by one; the better of two. Embeddings are counted."
+    )
 
 
 def _member_line(entry: dict[str, Any]) -> str:

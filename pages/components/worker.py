@@ -74,6 +74,22 @@ def export_member(decomposition: str, member: str, folder: str) -> dict[str, Any
     return {"folder": folder}
 
 
+def measure_member(decomposition: str, member: str) -> dict[str, Any]:
+    """Bytes, operations and tokens a second of the dense model and of one size, one after the other."""
+    from copal_core.checkpoints import devices, locate
+    from copal_core.checkpoints.backbone import Backbone
+    from copal_core.decompositions import Decompositions
+    from copal_core.factored import export, speed
+
+    store = Decompositions().open(decomposition)
+    _report("Opening the checkpoint", 0, 0)
+    device, dtype, _ = devices.choose("auto", "auto")
+    backbone = Backbone(locate(store.config.checkpoint, _report).folder, device, dtype)
+    _, found = export.load_member(store, member)
+    _report("Reading prompts and writing tokens", 0, 0)
+    return {**speed.compare(backbone.causal_lm(), found.factors), "device": device, "dtype": dtype}
+
+
 def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[str], Protocol]:
     from copal_core.checkpoints import locate
 
@@ -86,6 +102,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "gather": gather,
     "compare": compare,
     "export_member": export_member,
+    "measure_member": measure_member,
 }
 
 

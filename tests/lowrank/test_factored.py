@@ -28,6 +28,7 @@ from copal_core.factored.linear import factored_modules, install, module_names, 
 from copal_core.factored.training import Budget, train
 from copal_core.factored.workshop import Member, Workshop
 from copal_core.lowrank._base import build_decomposition
+from pages.components import worker
 
 PROTOCOL = Protocol(
     calibration=Windows.parse("8x32"),
@@ -264,6 +265,15 @@ class TestDecompositions:
             left, scales, right = split(weight, library.statistics(1, projection)["code.txt"], metric)
             assert torch.allclose((left * scales) @ right, weight.double(), atol=1e-6)
             assert (scales.diff() <= 1e-9).all()
+
+    def test_the_speed_of_a_member_stands_beside_the_dense_models(
+        self, computed: DecompositionStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COPAL_RUNS", str(computed.folder.parent.parent))
+        found = worker.measure_member(computed.id, "whitened-svd-0.600")
+        assert found["factored"]["bytes"] < found["dense"]["bytes"]
+        assert found["factored"]["flops_per_token"] < found["dense"]["flops_per_token"]
+        assert all(found[one][rate] > 0 for one in ("dense", "factored") for rate in ("prefill", "decode"))
 
     def test_a_member_opens_again(self, computed: DecompositionStore, library: LayerLibrary) -> None:
         entry, member = load_member(computed, "whitened-svd-0.600")
