@@ -21,6 +21,7 @@ NAME = "copal"
 CRITERION_COLOURS = {"copal": "#D55E00", "wanda": "#0072B2", "sparsegpt": "#009E73", "magnitude": "#CC79A7"}
 LOWRANK_COLOURS = {
     "svd": "#8C6BB1", "whitened-svd": "#E69F00", "basel": "#56B4E9", "plrd": "#6B8E23", "hybrid": "#9C8F00",
+    "basel-whitened": "#7F4F24",
 }  # fmt: skip
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
 STRATEGY_DASHES = {"accumulate": "solid", "restart": "dash", "sequential": "dot", "joint": "dashdot"}

@@ -11,7 +11,7 @@ s_i² v_iᵀ H v_i of the layer's output, and the bases that carry least are dro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 from copal_core.errors import InvalidValueError
 from copal_core.lowrank import LOWRANK
 from copal_core.lowrank._base import Decomposition, Factors, check_keep, check_rank
-from copal_core.lowrank._linalg import svd
+from copal_core.lowrank._linalg import svd, whiten
+from copal_core.lowrank.whitened_svd import whitened
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 
 if TYPE_CHECKING:
@@ -68,14 +69,17 @@ class Basel(Decomposition):
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         """Without training: the bases that carry most of the layer's output."""
         check_rank(weight, rank)
+        message = (
+            "nothing was trained: bases chosen by the output they carry; `decompose` relearns the scales"
+        )
+        if self.metric == "whitened":
+            found = whitened(weight, whiten(statistics.mean("input_gram")), rank)
+            return replace(found, warnings={**found.warnings, "training-free": message})
         left, scales, right = svd(weight.double())
         carried = scales.square() * carried_by(right, statistics.mean("input_gram").double())  # (k,)
         kept = carried.argsort(descending=True, stable=True)[:rank].sort().values
         total = float(carried.sum())
         discarded = 1 - float(carried[kept].sum()) / total if total > 0 else 0.0
-        message = (
-            "nothing was trained: bases chosen by the output they carry; `decompose` relearns the scales"
-        )
         return Factors(
             left[:, kept] * scales[kept], right[kept], 0.0, max(discarded, 0.0), {"training-free": message}
         )

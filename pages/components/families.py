@@ -27,7 +27,12 @@ KINDS = {
         "Basel",
         "Relearns the size of every direction on the target domain, drops the small ones, adds a few.",
     ),
+    "basel-whitened": (
+        "Basel, whitened",
+        "The same on the directions that the target domain's inputs use most, not on those of the weight alone.",
+    ),
 }
+_DEFAULT = ["plrd", "basel-whitened"]
 
 
 def pick() -> DecompositionStore | None:
@@ -52,16 +57,20 @@ def pick() -> DecompositionStore | None:
 
 def _is_family(store: DecompositionStore) -> bool:
     try:
-        return bool(store.config.methods) and any(
-            text.startswith(tuple(KINDS)) for text in store.config.methods
-        )
+        return bool(store.config.methods) and any(kind_of(text) in KINDS for text in store.config.methods)
     except CopalError:
         return False
 
 
+def kind_of(method: str) -> str:
+    """A method without its options; the two metrics of basel stay apart."""
+    name = method.partition("[")[0]
+    return f"{name}-whitened" if "metric=whitened" in method else name
+
+
 def _line(store: DecompositionStore) -> str:
     config, status = store.config, store.state().status
-    names = ", ".join(text.partition("[")[0] for text in config.methods)
+    names = ", ".join(kind_of(text) for text in config.methods)
     day = f"{store.id[:4]}-{store.id[4:6]}-{store.id[6:8]} {store.id[9:11]}:{store.id[11:13]}"
     end = "" if status == "done" else f" · {status}"
     return f"{day} · {config.checkpoint} · {names} · kept {percent(min(config.keep))}{end}"
@@ -116,7 +125,7 @@ def start_form(expanded: bool) -> None:
                 help="The text that is calibrated and trained on. Perplexity is measured on all domains.",
             )  # fmt: skip
             kinds = st.pills(
-                "Kinds", list(KINDS), selection_mode="multi", default=list(KINDS), key="family-kinds",
+                "Kinds", list(KINDS), selection_mode="multi", default=_DEFAULT, key="family-kinds",
                 format_func=lambda name: KINDS[name][0], help=" ".join(words for _, words in KINDS.values()),
             )  # fmt: skip
         with right:
@@ -150,7 +159,8 @@ def start_form(expanded: bool) -> None:
 def _method(name: str, members: int, tokens: int) -> str:
     if name == "plrd":
         return f"plrd[members={members},tokens={tokens}]"
-    return f"basel[tokens={tokens},tuning={tokens}]"
+    metric = "metric=whitened," if name == "basel-whitened" else ""
+    return f"basel[{metric}tokens={tokens},tuning={tokens}]"
 
 
 def _protocol(setting: layer_desk.Setting) -> Protocol:
@@ -167,11 +177,12 @@ def _cost(config: DecompositionConfig, tokens: int, members: int) -> str:
         return ""
     weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
     weights += description.vocab * description.hidden
-    trained = tokens * (members + 2 if len(config.methods) > 1 else members)
+    families = sum(text.startswith("plrd") for text in config.methods)
+    trained = tokens * (members * families + 2 * (len(config.methods) - families))
     measured = config.protocol.calibration.tokens + 6 * config.protocol.evaluation.tokens * len(
         config.domains
     )
-    seconds = 20 + (12 * trained + 4 * measured) * weights / (0.4 * preflight.matrix_rate())
+    seconds = 20 + (8 * trained + 3 * measured) * weights / (0.6 * preflight.matrix_rate())
     return f"This takes about {duration(seconds)} on this machine."
 
 
@@ -180,7 +191,7 @@ def start(config: DecompositionConfig) -> None:
     try:
         store = Decompositions().create(config)
         decompositions.start(store)
-        if any(text.startswith(tuple(KINDS)) for text in config.methods):
+        if any(kind_of(text) in KINDS for text in config.methods):
             links.write("family", store.id)
     except CopalError as error:
         st.session_state[_ERROR] = [str(error)]

@@ -37,8 +37,8 @@ def show(store: DecompositionStore) -> None:
     _sizes(store, result, members)
     own = [entry for entry in result["members"] if _file(store, entry, "factors.safetensors").exists()]
     if own:
-        _one_size(store, result, own)
-        _bases(store, own)
+        shown = _one_size(store, result, own)
+        _bases(store, sorted(own, key=lambda entry: entry["name"] != shown))
 
 
 def _file(store: DecompositionStore, entry: dict[str, Any], name: str) -> Path:
@@ -78,7 +78,7 @@ def _member_table(members: list[dict[str, Any]], domains: list[str]) -> pd.DataF
     """sizes.COLUMNS; a method at one size is there once, the newest."""
     rows, seen = [], set()
     for entry in members:
-        method = str(entry["method"]).partition("[")[0]
+        method = families.kind_of(str(entry["method"]))
         if (method, entry["share"], entry["label"]) in seen:
             continue
         seen.add((method, entry["share"], entry["label"]))
@@ -124,7 +124,8 @@ def _beside(store: DecompositionStore, table: pd.DataFrame) -> None:
     )
 
 
-def _one_size(store: DecompositionStore, result: dict[str, Any], members: list[dict[str, Any]]) -> None:
+def _one_size(store: DecompositionStore, result: dict[str, Any], members: list[dict[str, Any]]) -> str:
+    """Numbers, speed and export of the size that is chosen; returns its name."""
     st.subheader("One size")
     by_name = {entry["name"]: entry for entry in members}
     name = links.choose("Size", "member", list(by_name), show=lambda one: _member_line(by_name[one]))
@@ -145,6 +146,7 @@ def _one_size(store: DecompositionStore, result: dict[str, Any], members: list[d
             st.dataframe(ranks, hide_index=True, key="member-ranks")
     _speed(families.speed(store, name))
     families.export(store, name)
+    return name
 
 
 def _speed(found: dict[str, Any] | None) -> None:
@@ -170,7 +172,7 @@ def _speed(found: dict[str, Any] | None) -> None:
 
 
 def _member_line(entry: dict[str, Any]) -> str:
-    return f"{entry['method'].partition('[')[0]} · kept {percent(entry['share'])} · {entry['label']}"
+    return f"{families.kind_of(entry['method'])} · kept {percent(entry['share'])} · {entry['label']}"
 
 
 def _ranks(store: DecompositionStore, name: str) -> pd.DataFrame:
@@ -191,11 +193,12 @@ def _ranks(store: DecompositionStore, name: str) -> pd.DataFrame:
 
 
 def _bases(store: DecompositionStore, members: list[dict[str, Any]]) -> None:
-    """Basel's scales of one layer before and after."""
+    """Scales of one layer before and after, of the first member that has any."""
     entry = next((one for one in members if _file(store, one, "bases.json").exists()), None)
     if entry is None:
         return
     st.subheader("Basel: which directions were kept", help=GLOSSARY["singular"])
+    st.caption(plain(_member_line(entry)))
     layers = files.read_json(_file(store, entry, "bases.json"))
     blocks = sorted({one["block"] for one in layers})
     left, right = st.columns(2)
