@@ -60,7 +60,7 @@ def approximate_block(
 class LowRankStep(Step):
     """`Step` with factors: stored, recorded and propagated in place of a mask."""
 
-    def _compress(self, base: Weights, used: BlockStatistics) -> ApproximatedBlock:
+    def _compress(self, index: int, base: Weights, used: BlockStatistics) -> ApproximatedBlock:
         if not isinstance(self.criterion, Decomposition):
             raise TypeError(f"{self.criterion} is no decomposition")
         return approximate_block(self.criterion, base, used, self.store.config.structure)

@@ -37,14 +37,15 @@ def list_domains(options: argparse.Namespace) -> None:
 
 
 def list_methods(options: argparse.Namespace) -> None:
-    """Criteria, decompositions and strategies."""
+    """Criteria, decompositions, neuron selectors and strategies."""
     from copal_core.criteria import CRITERIA
     from copal_core.lowrank import LOWRANK
+    from copal_core.neurons import NEURONS
     from copal_core.strategies import STRATEGIES
 
     rows = [
         {"kind": registry.kind, "name": name, "summary": summary}
-        for registry in (CRITERIA, LOWRANK, STRATEGIES)
+        for registry in (CRITERIA, LOWRANK, NEURONS, STRATEGIES)
         for name, summary in registry.summaries().items()
     ]
     print_rows(rows, options.json)

@@ -22,6 +22,7 @@ from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.config import Method
 from copal_core.criteria._base import Criterion
 from copal_core.lowrank._base import Decomposition
+from copal_core.neurons._base import NeuronSelector
 from copal_core.pruning import PrunedBlock, Weights, mean_scores, prune_block
 from copal_core.recording import BlockRecorder
 from copal_core.records import BlockRecord, Record, SecondsRecord
@@ -51,7 +52,7 @@ class Step:
     backbone: Backbone
     windows: Sequence[Tensor]
     method: Method
-    criterion: Criterion | Decomposition
+    criterion: Criterion | Decomposition | NeuronSelector
     strategy: Strategy
     step: int
     visit: Callable[[int], None]
@@ -109,7 +110,7 @@ class Step:
                 )
         with self._timed("select"):
             used = self.strategy.combine(memory, found)
-            pruned = self._compress(base, used)
+            pruned = self._compress(index, base, used)
         if states is not None and self._propagates_pruned:
             with self._timed("propagate"), swapped(block, pruned.weights):
                 states.advance(block)
@@ -127,7 +128,7 @@ class Step:
         device = self.backbone.device
         return BlockStatistics.from_tensors({n: torch.from_numpy(a).to(device) for n, a in arrays.items()})
 
-    def _compress(self, base: Weights, used: BlockStatistics) -> Compressed:
+    def _compress(self, index: int, base: Weights, used: BlockStatistics) -> Compressed:
         """The block's new weights by projection, and what is to be kept of how they came about."""
         return prune_block(self._as_criterion, base, used, self.store.config.structure)
 

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from copal_core import files
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.neurons import NEURONS
 from copal_core.runs import runs_root
 from copal_core.store import RunState, now
 
@@ -88,7 +89,12 @@ def parse_method(text: str) -> Method:
         raise InvalidValueError(
             f"method '{text}' names a strategy; a decomposition sees all its targets at once: NAME[OPTIONS]"
         )
-    return Method.parse(f"{text.strip()}:joint")
+    method = Method.parse(f"{text.strip()}:joint")
+    if method.name in NEURONS.names():
+        raise InvalidValueError(
+            f"method '{text}' removes whole neurons; use the command neurons, or run with {method.name}:joint"
+        )
+    return method
 
 
 class DecompositionStore:

@@ -19,13 +19,16 @@ from copal_core.checkpoints.backbone import Backbone
 from copal_core.compressors import build_compressor
 from copal_core.config import Method
 from copal_core.continual import Step
+from copal_core.criteria._base import Criterion
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.evaluation import evaluate, no_change
 from copal_core.lowrank._base import Decomposition
+from copal_core.neurons._base import NeuronSelector
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
 from copal_core.store import RunState, RunStore
 from copal_core.strategies import STRATEGIES
+from copal_core.thinning import NeuronStep
 from copal_core.variants import variant
 
 Event = dict[str, Any]
@@ -174,7 +177,7 @@ class _Experiment:
             self._emit({"event": "block", "method": str(method), "step": step, "block": block})
 
         self._progress("prune", str(method), step, finished, force=True)
-        kind = LowRankStep if isinstance(criterion, Decomposition) else Step
+        kind = _step_of(criterion)
         kind(self.store, backbone, windows, method, criterion, strategy, step, visit).run()
 
     def _evaluate(self, backbone: Backbone, windows: list[Tensor], method: str, step: int) -> None:
@@ -230,6 +233,12 @@ class _Experiment:
         event = {**event, "progress": round(self._state.progress, 4)}
         self.store.append_event(event)
         self.report(event)
+
+
+def _step_of(compressor: Criterion | Decomposition | NeuronSelector) -> type[Step]:
+    if isinstance(compressor, NeuronSelector):
+        return NeuronStep
+    return LowRankStep if isinstance(compressor, Decomposition) else Step
 
 
 def _described(domain: Any, sample: Any, before: list[dict[str, Any]]) -> dict[str, Any]:

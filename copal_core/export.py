@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from copal_core import files
 from copal_core.checkpoints import devices, locate
@@ -16,12 +17,15 @@ from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.factored.linear import module_name
 from copal_core.files import new_folder
+from copal_core.neurons._removal import shrink
 from copal_core.store import RunStore
 from copal_core.variants import pruned_weights
 
 
 def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Path:
-    """Write the model after `step` of `method` into the new folder `out`; zeros stand for removed weights.
+    """Write the model after `step` of `method` into the new folder `out`.
+
+    Zeros stand for removed weights; removed neurons are taken out, so that the checkpoint is smaller.
 
     Raises InvalidValueError for an unknown method or step, RunError when `out` is not empty, when the run
     kept no masks, or when the checkpoint has changed since the run.
@@ -44,6 +48,9 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
                 layers = linears(block)
                 for name, weight in pruned_weights(store, method, step, index, block).items():
                     layers[name].weight.data = weight
+    kept = kept_neurons(store, method, step)
+    if kept:
+        shrink(model, kept)
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -73,10 +80,18 @@ def _check(store: RunStore, method: str, step: int) -> None:
     last = store.info.get("checkpoint", {}).get("blocks", 1) - 1
     if store.recorded:
         raise RunError("a recorded run keeps no masks; start a run of your own to export from it")
-    if not any(store.has_arrays(kind, method, step, last) for kind in ("masks", "factors")):
+    if not any(store.has_arrays(kind, method, step, last) for kind in ("masks", "factors", "neurons")):
         raise RunError(
-            f"run '{store.id}' holds no masks or factors of {method} at step {step}; finish the run first"
+            f"run '{store.id}' holds no masks, factors or neurons of {method} at step {step}; finish the run first"
         )
+
+
+def kept_neurons(store: RunStore, method: str, step: int) -> list[Tensor]:
+    """(d_ff,) bool for each block after `step` of a neuron method; empty for another method."""
+    blocks = range(store.info["checkpoint"]["blocks"])
+    if not store.has_arrays("neurons", method, step, len(blocks) - 1):
+        return []
+    return [torch.from_numpy(store.arrays("neurons", method, step, block)["kept"]) for block in blocks]
 
 
 def _write_factors(store: RunStore, method: str, step: int, folder: Path) -> None:
@@ -103,7 +118,7 @@ def _card(store: RunStore, method: str, step: int) -> str:
     lines = [
         f"# {store.config.checkpoint}, pruned by {method}",
         "",
-        f"Removed {store.config.structure}, after step {step} of the domains {', '.join(store.domains)}.",
+        f"Removed {_removed(store, method, step)}, after step {step} of the domains {', '.join(store.domains)}.",
         f"Protocol: {store.protocol_stamp()}.",
         "",
         "| domain | dense perplexity | perplexity |",
@@ -122,6 +137,16 @@ def _card(store: RunStore, method: str, step: int) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _removed(store: RunStore, method: str, step: int) -> str:
+    table = store.records.table("neurons")
+    table = table[(table["method"] == method) & (table["step"] == step)]
+    if not len(table):
+        return str(store.config.structure)
+    return (
+        f"{table['removed'].sum():,} of {table['neurons'].sum():,} hidden neurons of the feed-forward layers"
+    )
 
 
 def _number(value: float | None) -> str:

@@ -16,7 +16,7 @@ from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import Runs
 from copal_core.store import RunState, RunStore
 
-_RESULTS = ("masks", "factors", "memory", "weights", "maps")
+_RESULTS = ("masks", "factors", "neurons", "memory", "weights", "maps")
 
 
 def start(store: RunStore) -> None:

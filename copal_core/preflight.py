@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from copal_core.budget import structure_share
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.lowrank import LOWRANK
+from copal_core.neurons import NEURONS
 from copal_core.progress import total_cost
 from copal_core.runs import runs_root
 
@@ -99,6 +100,9 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
         # measured: double-precision copies of the Gram matrix, its factor, W L and what its decomposition needs
         layer = 8 * max(2 * columns**2 + 7 * out * columns for out, columns in shapes.values())
         statistics += 2 * gram + layer
+    neurons = shapes["down_proj"][1] if "down_proj" in shapes else largest
+    if any(method.name == "mutual-information" for method in config.methods):
+        statistics += 3 * 2 * 4 * neurons**2  # two Gram matrices: of this step, remembered, and their sum
     protocol, seen = config.protocol, 1
     if any(method.strategy == "joint" for method in config.methods):
         seen = len(config.domains)
@@ -114,9 +118,14 @@ def disk_bytes(config: RunConfig, description: Description) -> int:
     inputs = {columns for _, columns in description.projections.values()}
     tile = config.protocol.map_size**2 * 6
     layers = len(description.projections) * description.blocks
+    shape_down = description.projections.get("down_proj", (0, 0))
     total = 0.0
     for method in config.methods:
         each = weights / 8 + layers * (tile + 2048)
+        if method.name in NEURONS.names():
+            each = 2048 * description.blocks  # which neurons are left
+            if method.name == "mutual-information":
+                each += 0.4 * description.blocks * shape_down[0] * shape_down[1]  # columns that took over
         if method.name in LOWRANK.names():
             each += 2 * weights * structure_share(config.structure)  # factors of 16 bits
         if method.name == "sparsegpt":
@@ -128,6 +137,7 @@ def disk_bytes(config: RunConfig, description: Description) -> int:
                 "sparsegpt": gram,
                 **dict.fromkeys(LOWRANK.names(), gram),
                 "svd": 0,
+                "mutual-information": 2 * 4 * description.blocks * shape_down[1] ** 2,
             }
             each += remembered.get(method.name, 0)
         total += each * len(config.domains)

@@ -11,6 +11,8 @@ from copal_core.config import Method, RunConfig
 # (pruned propagation); measured by benchmarks/calibration.py.
 CALIBRATION_COST = {"magnitude": 0.2, "wanda": 2.1, "copal": 3.0, "sparsegpt": 5.0}
 CALIBRATION_COST |= {"svd": 4.0, "whitened-svd": 9.0, "plrd": 12.0, "basel": 9.0, "hybrid": 12.0}
+CALIBRATION_COST |= {"mutual-information": 5.0, "copal-neurons": 3.5}
+CALIBRATION_COST |= {"magnitude-neurons": 0.2, "random-neurons": 0.2}
 _OTHER = 3.0
 
 

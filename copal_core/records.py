@@ -115,6 +115,31 @@ class FactorRecord:
 
 
 @dataclass(frozen=True)
+class NeuronRecord:
+    """The feed-forward layer of one block after one step of a neuron method; counts are of hidden neurons.
+
+    parameters, bytes: of gate, up and down as they remain, at 16 bits a value. information_*: nats that the removed
+    neurons shared with their twins, None without twins. output_error: of down_proj, relative, on the newest domain's
+    Gram matrix, None where that is not gathered. The last three compare with the step before.
+    """
+
+    method: str
+    step: int
+    block: int
+    neurons: int
+    removed: int
+    parameters: int
+    bytes: int
+    information_min: float | None
+    information_mean: float | None
+    information_max: float | None
+    output_error: float | None
+    stay_removed: int | None
+    revived: int | None
+    newly_removed: int | None
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """A block that is finished: written in the same transaction as what was measured of it."""
 
@@ -130,6 +155,7 @@ Record = (
     | WarningRecord
     | SecondsRecord
     | FactorRecord
+    | NeuronRecord
     | BlockRecord
 )
 
@@ -140,6 +166,7 @@ TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "warnings": (WarningRecord, ("method", "step", "block", "projection", "kind")),
     "seconds": (SecondsRecord, ("method", "step", "block", "phase")),
     "factors": (FactorRecord, ("method", "step", "block", "projection")),
+    "neurons": (NeuronRecord, ("method", "step", "block")),
     "blocks": (BlockRecord, ("method", "step", "block")),
 }
 _NAMES = {record: name for name, (record, _) in TABLES.items()}

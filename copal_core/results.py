@@ -58,6 +58,7 @@ def result_of(store: RunStore) -> dict[str, Any]:
             {
                 **_method(str(m), perplexity, layers, seconds, domains),
                 **_factored(store, str(m), len(domains)),
+                **_thinned(store, str(m), len(domains)),
             }
             for m in config.methods
         ],
@@ -95,6 +96,30 @@ def _factored(store: RunStore, method: str, step: int) -> dict[str, Any]:
         "stored_share": _number(last["bytes"].sum() / dense),
         "parameters": int(last["parameters"].sum()),
         "kinds": {str(kind): int(count) for kind, count in last["kind"].value_counts().items()},
+    }
+
+
+def _thinned(store: RunStore, method: str, step: int) -> dict[str, Any]:
+    """What a neuron method has besides; its sparsity, stasis and change are of neurons and not of weights."""
+    table = store.records.table("neurons")
+    table = table[table["method"] == method]
+    last = table[table["step"] == step]
+    if not len(last):
+        return {}
+    counts = ["neurons", "removed", "stay_removed", "revived", "newly_removed"]
+    moves = [part[counts].sum() for number, part in table.groupby("step") if number > 1]
+    shapes = store.info.get("checkpoint", {}).get("projections", {})
+    attention = sum(out * columns for name, (out, columns) in shapes.items() if name[0] in "qkvo") * len(last)
+    gone = 1 - last["removed"].sum() / last["neurons"].sum()
+    feed_forward = last["parameters"].sum()
+    return {
+        "neurons": int(last["neurons"].sum()),
+        "neurons_removed": int(last["removed"].sum()),
+        "parameters": int(attention + feed_forward),
+        "stored_share": _number((attention + feed_forward) / (attention + feed_forward / gone)),
+        "sparsity": _number(last["removed"].sum() / last["neurons"].sum()),
+        "stasis": [_number(metrics.stasis(m["stay_removed"], m["removed"])) for m in moves],
+        "mask_change": [metrics.mask_change(m["revived"], m["newly_removed"], m["neurons"]) for m in moves],
     }
 
 

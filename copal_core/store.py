@@ -5,7 +5,7 @@
     events.jsonl     append-only progress
     results.sqlite   metrics and per-layer records
     windows/         the token windows of each domain
-    masks/ factors/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
+    masks/ factors/ neurons/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
 
 A block counts as finished when its records are in `results.sqlite`; its files are written before that.
 """
@@ -254,7 +254,7 @@ class RunStore:
     # -- arrays --------------------------------------------------------------------------------------
 
     def block_path(self, kind: str, method: str, step: int, block: int) -> Path:
-        """kind: masks, factors, memory, weights or maps."""
+        """kind: masks, factors, neurons, memory, weights or maps."""
         from copal_core.config import Method
 
         return (

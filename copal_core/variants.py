@@ -31,8 +31,10 @@ def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 
 def pruned_weights(store: RunStore, method: str, step: int, index: int, block: nn.Module) -> Weights:
-    """The weights of block `index` after `step`: masked dense weights, the updated ones or factors where stored."""
+    """The weights of block `index` after `step`: masked dense weights, updated ones, factors or neurons."""
     dense = dense_weights(block)
+    if store.has_arrays("neurons", method, step, index):
+        return _thinned(store.arrays("neurons", method, step, index), dense)
     if store.has_arrays("factors", method, step, index):
         return _approximated(store, method, step, index, dense)
     masks = {name: torch.from_numpy(mask) for name, mask in store.masks(method, step, index).items()}
@@ -69,6 +71,16 @@ def _approximated(store: RunStore, method: str, step: int, index: int, dense: We
             full = weight * torch.from_numpy(masks[name]).to(weight.device)
         weights[name] = full.to(weight.device, weight.dtype)
     return weights
+
+
+def _thinned(arrays: Mapping[str, NDArray[Any]], dense: Weights) -> Weights:
+    """A block with neurons removed: zero rows of gate and up, zero columns of down, columns that took over."""
+    device = dense["down_proj"].device
+    kept = torch.from_numpy(arrays["kept"]).to(device)
+    down = dense["down_proj"].float() * kept  # (hidden, d_ff)
+    down[:, torch.from_numpy(arrays["columns"]).to(device)] = torch.from_numpy(arrays["down"]).to(device)
+    rows = {name: dense[name] * kept[:, None] for name in ("gate_proj", "up_proj")}
+    return {**dense, **rows, "down_proj": down.to(dense["down_proj"].dtype)}
 
 
 def variant(store: RunStore, method: str, step: int) -> Callable[[int, nn.Module], Weights]:

@@ -30,6 +30,7 @@ FLOW = {
     "criteria": LEAVES | {"statistics", "masks"},
     "strategies": LEAVES | {"statistics"},
     "pruning": LEAVES | {"checkpoints", "criteria", "statistics", "masks"},
+    "neurons": LEAVES | {"criteria", "statistics"},
     "evaluation": LEAVES | {"checkpoints", "statistics", "metrics"},
     "progress": LEAVES,
     "results": LEAVES | {"metrics", "store"},

@@ -10,6 +10,7 @@ import pytest
 
 from copal_core.criteria import CRITERIA
 from copal_core.errors import InvalidValueError
+from copal_core.neurons import NEURONS
 from copal_core.registry import Registry
 from copal_core.strategies import STRATEGIES
 
@@ -82,7 +83,7 @@ def test_a_file_that_does_not_register_its_name_is_a_defect(things: Registry) ->
         things.get("silent")
 
 
-@pytest.mark.parametrize("registry", [CRITERIA, STRATEGIES], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", [CRITERIA, NEURONS, STRATEGIES], ids=lambda registry: registry.kind)
 def test_every_method_has_a_name_and_a_summary(registry: Registry) -> None:
     for name, summary in registry.summaries().items():
         assert registry.get(name).name == name

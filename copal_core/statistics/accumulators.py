@@ -18,9 +18,13 @@ from copal_core.errors import InvalidValueError
 
 
 class Statistic(ABC):
-    """One additive quantity. `update` adds a batch of tokens to the running total."""
+    """One additive quantity. `update` adds a batch of tokens to the running total.
+
+    groups: the input groups at which it is gathered; None: all.
+    """
 
     name: ClassVar[str]
+    groups: ClassVar[tuple[str, ...] | None] = None
     needs_outputs: ClassVar[bool] = False
     needs_weight: ClassVar[bool] = False
 

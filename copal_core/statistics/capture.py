@@ -28,17 +28,17 @@ def capture(
     """
     gathered = BlockStatistics()
     layers = linears(block)
-    needs_outputs = any(statistic.needs_outputs for statistic in statistics)
     handles = []
     try:
         for group, names in GROUPS.items():
             members = [layers[name] for name in names]
-            hook = _GroupHook(gathered, group, members, statistics)
-            if needs_outputs:
+            wanted = [one for one in statistics if one.groups is None or group in one.groups]
+            hook = _GroupHook(gathered, group, members, wanted)
+            if any(statistic.needs_outputs for statistic in wanted):
                 handles += [layers[name].register_forward_hook(hook.on_output(name)) for name in names]
             else:
                 handles.append(members[0].register_forward_pre_hook(hook.on_input()))
-        if stop_at_last_input and not needs_outputs:
+        if stop_at_last_input and not any(statistic.needs_outputs for statistic in statistics):
             handles.append(layers["down_proj"].register_forward_pre_hook(_stop))
         yield gathered
     finally:
