@@ -10,13 +10,16 @@ st.set_page_config("COPAL Explorer", page_icon="assets/icon.svg", layout="wide")
 links.restore()
 page = st.navigation(
     {
+        "": [
+            st.Page("pages/start.py", title="Start", url_path="start", icon=":material/home:", default=True),
+            st.Page("pages/learn.py", title="Learn", url_path="learn", icon=":material/school:"),
+        ],
         "Set up": [
             st.Page(
                 "pages/checkpoint.py",
                 title="Checkpoint",
                 url_path="checkpoint",
                 icon=":material/deployed_code:",
-                default=True,
             ),
             st.Page("pages/domains.py", title="Domains", url_path="domains", icon=":material/timeline:"),
             st.Page("pages/prune.py", title="Prune", url_path="prune", icon=":material/content_cut:"),

@@ -8,12 +8,12 @@ from pages.components import links
 
 links.through_app(__file__)
 st.title("Checkpoint")
+st.caption("The model to prune. Nothing is loaded before you start a run.")
 
 # imported after the title is on the screen
-from pages.components import checkpoints, choose_checkpoint, tour  # noqa: E402
+from pages.components import checkpoints, choose_checkpoint  # noqa: E402
 from pages.components.text import errors_shown  # noqa: E402
 
-tour.show()
 with errors_shown():
     name = choose_checkpoint.form()
     if name is not None:

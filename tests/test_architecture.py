@@ -21,6 +21,7 @@ FLOW = {
     "config": {"errors"},
     "threads": set(),
     "metrics": {"errors"},
+    "lesson": {"errors"},
     "files": {"errors"},
     "records": {"errors"},
     "checkpoints": LEAVES | {"files"},

@@ -17,6 +17,7 @@ PARAMETERS = (
     "run", "view", "method", "step", "metric", "other_method", "other_step", "layer", "projection", "map", "checkpoint",
     "model", "kept", "fit", "close", "family", "member",
     "texts", "windows",
+    "lesson",
 )  # fmt: skip
 _REMEMBERED, _THROUGH_APP, _WANTED = "linked-state", "through-app", "wanted-page"
 _LONGEST = 200

@@ -1,34 +1,57 @@
-"""One short screen for a newcomer: what this is, and where to look first."""
+"""One screen for a newcomer: what this is, where to begin, and what each page answers."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from copal_core.runs import Runs
+from pages.components import links
+from pages.components.text import plain
 
-_HIDDEN = "tour-hidden"
+# the pages in the order in which a question leads to the next
+_QUESTIONS = (
+    ("Which weights does a domain ask for?", "pages/sensitivity.py", "Sensitivity"),
+    ("What is forgotten, and where does a mask stand still?", "pages/stasis.py", "Stasis and forgetting"),
+    ("Would two thin factors be better than a mask?", "pages/lowrank.py", "Masks and low rank"),
+    ("One model in several sizes?", "pages/families.py", "Families"),
+)
 
 
 def show() -> None:
-    """The introduction, until it is put away for this session."""
-    if st.session_state.get(_HIDDEN):
-        return
-    with st.container(border=True):
+    """The introduction. A newcomer is sent to the lesson first."""
+    st.markdown(
+        "Half of a language model's weights are removed. Then one domain of text after another is added, and each "
+        "asks for other weights. **See which ones, what the model forgets, and where its mask stops moving.**"
+    )
+    first, second, third = st.columns(3, gap="medium")
+    with first, st.container(border=True):
+        st.markdown("**1. New to this? Start here**")
         st.markdown(
-            "**COPAL Explorer shows what continual pruning does to a language model.** Half of its weights are "
-            "removed; then one domain of text after another is added, and each changes which weights matter. "
-            "See which ones, what the model forgets, and where its mask stops moving."
+            "Eight short steps on a layer small enough to draw. Nothing to install, nothing to wait for."
         )
-        if any(run.status == "done" for run in Runs().list()):
-            st.markdown(
-                "Nothing needs to be computed for a first look: a finished run is open on these pages."
-            )
-        with st.container(horizontal=True, gap="medium"):
-            st.page_link("pages/sensitivity.py", label="Which weights matter", icon=":material/grid_on:")
-            st.page_link("pages/stasis.py", label="What is forgotten", icon=":material/trending_up:")
-            st.page_link("pages/prune.py", label="Start a run of your own", icon=":material/content_cut:")
-        st.button("Hide this introduction", type="tertiary", on_click=_hide)
+        if st.button("Start the lesson", type="primary", icon=":material/school:", key="start-lesson"):
+            links.write("lesson", None)  # from the first step, whatever was read before
+            st.switch_page("pages/learn.py")
+    with second, st.container(border=True):
+        st.markdown("**2. Look at a finished run**")
+        st.markdown(_finished())
+        st.page_link("pages/stasis.py", label="Open the newest run", icon=":material/trending_up:")
+    with third, st.container(border=True):
+        st.markdown("**3. Prune a model yourself**")
+        st.markdown("Choose a checkpoint, put domains in order, start. With **tiny** a run takes seconds.")
+        st.page_link("pages/checkpoint.py", label="Choose a checkpoint", icon=":material/deployed_code:")
+    st.subheader("What the pages answer", anchor=False)
+    for question, page, label in _QUESTIONS:
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            st.markdown(question, width="content")
+            st.page_link(page, label=label, icon=":material/arrow_forward:")
 
 
-def _hide() -> None:
-    st.session_state[_HIDDEN] = True
+def _finished() -> str:
+    """What there is to look at; the newest finished run of one's own first."""
+    done = [run for run in Runs().list() if run.status == "done"]
+    if not done:
+        return "None is here yet. The first one appears as soon as it is computed."
+    run = next((one for one in done if not one.recorded), done[0])
+    kind = "A recorded one comes with the app" if run.recorded else "Your newest"
+    return f"{kind}: {plain(run.title or run.checkpoint)}, {len(run.domains)} domains, {len(run.methods)} methods."

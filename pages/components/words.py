@@ -37,6 +37,13 @@ GLOSSARY = {
     "90°: the other does not have it.",
     "rank": "How many directions two factors keep. Full rank is the dense weight.",
     "gqa": "Grouped-query attention: several query heads share one key and value head.",
+    "weight": "One number of a layer: how strongly one output listens to one input.",
+    "neuron": "One output of a layer: a row of weights, one for each input.",
+    "token": "A piece of text, about a short word, as the model reads it. Here: one dot, what arrives at the inputs.",
+    "mask": "Which weights are kept and which are set to zero.",
+    "output lost": "Squared error of the layer's output over the output's own size: 0 % is the same output.",
+    "sensitivity": "How strongly the layer's output reacts to a small change of the weight, summed over tokens.",
+    "memory": "Sums of statistics over all texts so far. Two texts' sums add up, so no text has to be kept.",
     "dtype": "The number format of the weights while computing.",
 }
 

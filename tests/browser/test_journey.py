@@ -16,7 +16,9 @@ from tests.browser.conftest import Server
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PAGES = {
-    "": "Checkpoint",
+    "": "COPAL Explorer",
+    "learn": "Learn",
+    "checkpoint": "Checkpoint",
     "domains": "Domains",
     "prune": "Prune",
     "sensitivity": "Sensitivity",
@@ -66,7 +68,7 @@ def test_every_page_opens_alive_and_fits_the_window(
         )
         assert sideways <= 0, f"{name} scrolls {sideways} px sideways at {width} px"
         if pictures is not None:
-            page.screenshot(path=pictures / f"{name or 'checkpoint'}-{width}-{scheme}.png", full_page=True)
+            page.screenshot(path=pictures / f"{name or 'start'}-{width}-{scheme}.png", full_page=True)
     finally:
         context.close()
 
@@ -85,7 +87,7 @@ def test_a_newcomer_reads_the_recorded_run_then_computes_one(
     expect(page.get_by_role("heading", name="Perplexity matrix")).to_be_visible()
 
     # a real run: the tiny checkpoint, the smallest preset, started from the page
-    page.goto("/?checkpoint=tiny")
+    page.goto("/checkpoint?checkpoint=tiny")
     page.get_by_text("tiny", exact=True).first.click()
     settled(page)
     page.get_by_role("link", name="Prune", exact=True).first.click()
@@ -127,7 +129,7 @@ def test_a_newcomer_reads_the_recorded_run_then_computes_one(
 
 
 def test_a_run_survives_a_reload_and_a_cancel_and_resumes(page: Page, server: Server) -> None:
-    page.goto("/?checkpoint=tiny")
+    page.goto("/checkpoint?checkpoint=tiny")
     page.get_by_text("tiny", exact=True).first.click()
     settled(page)
     page.get_by_role("link", name="Prune", exact=True).first.click()

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
+PAGES = ("start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
 
 
 def _load(name: str) -> ModuleType:
@@ -64,7 +64,7 @@ def open_page(runs_folder: Path) -> Callable[..., AppTest]:
         for key, value in parameters.items():
             app.query_params[key] = value
         app.run()
-        return app if name == "checkpoint" else app.switch_page(f"pages/{name}.py").run()
+        return app if name == "start" else app.switch_page(f"pages/{name}.py").run()
 
     return open_
 

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 Opener = Callable[..., AppTest]
-PAGES = ("checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
+PAGES = ("start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
 OF_A_RUN = ("prune", "sensitivity", "stasis")
 RESULT_PAGES = ("sensitivity", "stasis")
 

@@ -1,0 +1,104 @@
+"""The lesson's frame: which step, its words, its picture, its question, and the way on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from pages.components import lesson_domains, lesson_layer, lesson_run, links
+from pages.components.lesson_state import remembered, widget
+from pages.components.lesson_words import STEPS, Question, Step
+from pages.components.words import GLOSSARY
+
+# the picture of each step, which the reader acts on: given a place for its controls and one for itself
+_PICTURES: tuple[Callable[[Any, Any], None], ...] = (
+    lesson_layer.by_hand,
+    lesson_layer.calibration,
+    lesson_layer.scores,
+    lesson_domains.standing_still,
+    lesson_domains.forgetting,
+    lesson_domains.accumulating,
+    lesson_domains.rank,
+    lesson_run.real_run,
+)
+
+_SPELT = {"bwt": "backward transfer", "bytes": "stored bytes"}
+
+
+def show() -> None:
+    """The step that the URL names, the first by default."""
+    numbers = list(range(1, len(STEPS) + 1))
+    number = links.choose("Step", "lesson", numbers, segments=True)
+    step = STEPS[number - 1]
+    _from_the_top(number)
+    st.subheader(f"{number}. {step.title}", anchor=False)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown(step.text)
+        _words(step)
+    _PICTURES[number - 1](left, right)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        lesson_run.beside(number)
+    with right:
+        _ask(number, step.question)
+        _navigation(number)
+
+
+def _words(step: Step) -> None:
+    """The step's words, each with its meaning on hover and on focus."""
+    with st.container(horizontal=True, gap="small"):
+        for word in step.words:
+            st.caption(_SPELT.get(word, word), help=GLOSSARY[word], width="content")
+
+
+def _ask(number: int, question: Question) -> None:
+    with st.container(border=True):
+        texts = [option.text for option in question.options]
+        chosen = remembered(f"answer-{number}", None)
+        st.radio(
+            f"**{question.text}**",
+            texts,
+            index=None if chosen not in texts else texts.index(chosen),
+            **widget(f"answer-{number}", None),
+        )
+        chosen = remembered(f"answer-{number}", None)
+        option = next((one for one in question.options if one.text == chosen), None)
+        if option is None:
+            st.caption("Choose an answer; what is behind each one appears at once.")
+        elif option.right:
+            st.success(f"**Yes.** {option.why()}", icon=":material/check_circle:")
+        else:
+            st.info(f"**Not quite.** {option.why()}", icon=":material/lightbulb:")
+
+
+def _navigation(number: int) -> None:
+    with st.container(horizontal=True, gap="small"):
+        st.button(
+            "Back", key="lesson-back", icon=":material/arrow_back:", disabled=number == 1,
+            on_click=links.write, args=("lesson", number - 1),
+        )  # fmt: skip
+        if number < len(STEPS):
+            st.button(
+                "Next", key="lesson-next", type="primary", icon=":material/arrow_forward:", icon_position="right",
+                on_click=links.write, args=("lesson", number + 1),
+            )  # fmt: skip
+    if number < len(STEPS):
+        st.caption(f"Next: {STEPS[number].title}")
+    else:
+        st.page_link("pages/stasis.py", label="Every figure of this run", icon=":material/trending_up:")
+        st.page_link("pages/prune.py", label="Start a run of your own", icon=":material/content_cut:")
+
+
+def _from_the_top(number: int) -> None:
+    """A new step is read from its beginning: scroll there when the step has changed."""
+    before = st.session_state.get("lesson-shown")
+    st.session_state["lesson-shown"] = number
+    if before not in (None, number):
+        # our own few words of script; the number only makes it run again
+        st.html(
+            f"<script>/* {number:d} */ document.querySelector('[data-testid=\"stMain\"]')?.scrollTo(0, 0)</script>",
+            unsafe_allow_javascript=True,
+        )
