@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from copal_core import cli_diagnose
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
 from copal_core.cli_lowrank import add_commands
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
@@ -261,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--step", type=int, default=None, help="default: the last")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     add_commands(command)
+    cli_diagnose.add_commands(command)
     return parser
 
 

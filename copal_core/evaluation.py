@@ -58,13 +58,20 @@ def token_losses(
         with backbone.block(index) as block, swapped(block, weights_of(index, block)):
             states.advance(block)
         visit(index)
-    losses = []
-    for windows, batches in zip(sets, states.sets, strict=True):
-        hidden = torch.cat(batches)  # (windows, length, hidden)
-        losses.append(
-            torch.stack([_window_loss(backbone, h, w) for h, w in zip(hidden, windows, strict=True)])
-        )
-    return losses
+    return [
+        head_losses(backbone, batches, windows) for windows, batches in zip(sets, states.sets, strict=True)
+    ]
+
+
+@torch.no_grad()
+def head_losses(backbone: Backbone, batches: Sequence[Tensor], windows: Tensor) -> Tensor:
+    """Loss of every predicted token, from the hidden states after the last block.
+
+    batches: (windows, length, hidden) each, together all of `windows` (windows, length) int64.
+    Returns (windows, length - 1) float32 on the CPU, in nats.
+    """
+    hidden = torch.cat(list(batches))  # (windows, length, hidden)
+    return torch.stack([_window_loss(backbone, h, w) for h, w in zip(hidden, windows, strict=True)])
 
 
 def evaluate(

@@ -40,8 +40,13 @@ class HiddenStates:
     def advance(self, block: nn.Module) -> None:
         """Replace the hidden states by the block's outputs."""
         for batches in self.sets:
-            for index, hidden in enumerate(batches):
+            for index, hidden in enumerate(batches):  # one by one: two copies of all would be held otherwise
                 batches[index] = self._forward(block, hidden)
+
+    @torch.no_grad()
+    def through(self, block: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+        """The block's outputs for other batches of windows of the same length; this object stays as it is."""
+        return [self._forward(block, hidden) for hidden in batches]
 
     @torch.no_grad()
     def calibrate(
