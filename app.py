@@ -43,6 +43,9 @@ page = st.navigation(
             st.Page(
                 "pages/families.py", title="Families", url_path="families", icon=":material/account_tree:"
             ),
+            st.Page(
+                "pages/diagnose.py", title="Diagnose", url_path="diagnose", icon=":material/troubleshoot:"
+            ),
         ],
     }
 )

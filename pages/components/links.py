@@ -18,6 +18,7 @@ PARAMETERS = (
     "model", "kept", "fit", "close", "family", "member",
     "texts", "windows",
     "lesson",
+    "other_run", "text", "window", "domain", "by", "row", "column",
 )  # fmt: skip
 _REMEMBERED, _THROUGH_APP, _WANTED = "linked-state", "through-app", "wanted-page"
 _LONGEST = 200

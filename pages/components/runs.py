@@ -46,7 +46,7 @@ def pick() -> RunStore | None:
         "run",
         list(by_id),
         _default(runs).id,
-        show=lambda run_id: _line(by_id[run_id]),
+        show=lambda run_id: line(by_id[run_id]),
         help="A finished or running run. Its link is in the address bar: send it to open the same view.",
     )
     if wanted is None:
@@ -165,7 +165,7 @@ def _default(runs: list[RunSummary]) -> RunSummary:
     return next((run for run in finished if not run.recorded), (finished or runs)[0])
 
 
-def _line(run: RunSummary) -> str:
+def line(run: RunSummary) -> str:
     kind = "Recorded" if run.recorded else run.created[:16].replace("T", " ")
     status = _STATUS.get(run.status, run.status)
     name = run.title or f"{run.checkpoint}, {len(run.domains)} domains, {len(run.methods)} methods"

@@ -90,6 +90,13 @@ def measure_member(decomposition: str, member: str) -> dict[str, Any]:
     return {**speed.compare(backbone.causal_lm(), found.factors), "device": device, "dtype": dtype}
 
 
+def diagnose(question: str, request: str) -> dict[str, Any]:
+    """What the Diagnose page asks. request: the name of a file of that page's, as texts are too long for arguments."""
+    from pages.components import diagnose_work
+
+    return diagnose_work.answer(question, request, _report)
+
+
 def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[str], Protocol]:
     from copal_core.checkpoints import locate
 
@@ -103,6 +110,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "compare": compare,
     "export_member": export_member,
     "measure_member": measure_member,
+    "diagnose": diagnose,
 }
 
 
