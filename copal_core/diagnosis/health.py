@@ -180,7 +180,7 @@ CHECKS = (
     Check(
         "dead-inputs",
         "Dead inputs",
-        "Inputs of a layer that no calibration token made active.",
+        "Inputs of a layer that no calibration token made active; methods that invert the Gram matrix watch for them.",
         _warned(
             "dead-inputs", ("dead-inputs",), "calibrate on more, or more varied, text; these weights go first"
         ),

@@ -34,7 +34,7 @@ def choose_result(store: RunStore, found: list[Result], prefix: str, default: Re
     steps = [one.step for one in found if one.method == method]
     with right:
         step = links.choose(
-            "after domain",
+            "After domain",
             f"{prefix}step",
             steps,
             default.step,

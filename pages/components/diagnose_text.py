@@ -19,6 +19,7 @@ from pages.components.text import plain
 from pages.components.words import GLOSSARY
 
 _TYPED, _LENGTH = "diagnose-typed", "diagnose-characters"
+_LABELS = ("Dense model", "First result", "Second result")
 Models = list[tuple[RunStore, Result]]
 
 
@@ -134,10 +135,11 @@ def _show(result: dict[str, Any], models: Models) -> None:
     limit = tokens.limit_of(*changes)
     if result["cut"]:
         st.info(plain(result["cut"]), icon=":material/content_cut:")
+    charts.title("Perplexity of this text", help=GLOSSARY["perplexity"])
     with st.container(horizontal=True, gap="large"):
-        for name, mean in zip(names, result["mean"], strict=True):
+        for label, name, mean in zip(_LABELS, names, result["mean"], strict=True):
             value = compact(math.exp(mean)) if mean < 700 else "∞"
-            st.metric(f"Perplexity, {plain(name)}", value, width="content", help=GLOSSARY["perplexity"])
+            st.metric(label, value, width="content", help=plain(name))
     _stamp(result, models)
     st.markdown(
         "**Change of every token's loss against the dense model**",

@@ -12,7 +12,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
+PAGES = (
+    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
+)  # fmt: skip
 
 
 def _load(name: str) -> ModuleType:

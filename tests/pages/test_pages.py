@@ -11,8 +11,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 Opener = Callable[..., AppTest]
-PAGES = ("start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families")
-OF_A_RUN = ("prune", "sensitivity", "stasis")
+PAGES = (
+    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
+)  # fmt: skip
+OF_A_RUN = ("prune", "sensitivity", "stasis", "diagnose")
 RESULT_PAGES = ("sensitivity", "stasis")
 
 
@@ -295,7 +297,7 @@ def test_pages_do_not_import_torch() -> None:
     script = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
         "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
-        "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families'):\n"
+        "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families', 'diagnose'):\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"
         "    assert not app.exception\n"
         "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n"
