@@ -40,7 +40,8 @@ def _add_run(made: argparse.ArgumentParser) -> None:
 
 
 def _attribute(options: argparse.Namespace) -> int:
-    from copal_core.diagnosis.attributing import Attribution, compute, request_for
+    from copal_core.diagnosis.attributing import compute
+    from copal_core.diagnosis.attributions import Attribution, request_for
 
     store = Runs(options.runs).open(options.run)
     domain = _domain_number(store, options.domain)

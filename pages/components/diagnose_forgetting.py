@@ -6,8 +6,8 @@ import math
 
 import streamlit as st
 
-from copal_core.diagnosis import attributing
-from copal_core.diagnosis.attributing import Attribution, request_for
+from copal_core.diagnosis import attributions
+from copal_core.diagnosis.attributions import Attribution, request_for
 from copal_core.diagnosis.kept import Result
 from copal_core.errors import CopalError
 from copal_core.figures import attribution as figures
@@ -116,7 +116,7 @@ def _live(found: Attribution) -> None:
 
 def _start(found: Attribution) -> None:
     try:
-        attributing.start(found)
+        attributions.start(found)
     except CopalError as error:
         st.session_state[_ERROR] = [str(error)]
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import PROJECTIONS, Backbone, linears
 from copal_core.cli import main
-from copal_core.diagnosis.attributing import Attribution, compute, request_for
+from copal_core.diagnosis.attributing import compute
 from copal_core.diagnosis.attribution import Part, measure, parts_of
+from copal_core.diagnosis.attributions import Attribution, request_for
 from copal_core.diagnosis.ranking import Tally, cost_left, next_pass
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.evaluation import token_losses
@@ -283,11 +284,11 @@ def test_command_line(store: RunStore, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_started_as_a_process_of_its_own(store: RunStore) -> None:
-    from copal_core.diagnosis import attributing
+    from copal_core.diagnosis import attributions
 
     attribution = fresh(store)
-    attributing.start(attribution)
-    attributing._children[-1].wait(timeout=120)
+    attributions.start(attribution)
+    attributions._children[-1].wait(timeout=120)
     assert attribution.state().status == "done", (attribution.folder / "process.log").read_text()
     assert attribution.result()["parts"]
 

@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core.diagnosis import attributing
-from copal_core.diagnosis.attributing import Attribution
+from copal_core.diagnosis import attributing, attributions
+from copal_core.diagnosis.attributions import Attribution
 from copal_core.diagnosis.pieces import MOST_CHARACTERS
 from copal_core.errors import CopalError
 from copal_core.records import PerplexityRecord, WarningRecord
@@ -177,7 +177,7 @@ def test_attribution_is_started_watched_and_drawn(
     open_page: Opener, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Attribution] = []
-    monkeypatch.setattr(attributing, "start", started.append)
+    monkeypatch.setattr(attributions, "start", started.append)
     app = open_page("diagnose", run=run, view="attribution", method="wanda:restart", domain="1")
     assert not app.exception and not app.error
     app.button(key="start-attribution").click().run()

@@ -1,0 +1,213 @@
+"""Attributions as folders beside the runs: what was asked, where it stands, what was measured.
+
+    request.json   what was asked           status.json   where it stands
+    tally.json     what was measured so far: an interrupted job goes on from it
+
+It lies in <runs>/diagnoses/RUN/KEY, never in the run's own folder: a recorded run cannot be written.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from copal_core import files
+from copal_core.diagnosis.kept import Result, require_kept
+from copal_core.diagnosis.ranking import KINDS, Tally
+from copal_core.errors import InvalidValueError, RunError
+from copal_core.runs import runs_root
+from copal_core.store import RunState, RunStore, now
+
+_START_WITHIN = datetime.timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Restore the weights of `step` in the model after `final`, part by part, and measure on a domain.
+
+    domain: its number, from 1. windows: of its evaluation windows, the first so many.
+    """
+
+    method: str
+    domain: int
+    step: int
+    final: int
+    kind: str
+    windows: int
+
+
+def request_for(
+    store: RunStore, method: str, domain: int, kind: str = "block", windows: int | None = None
+) -> Request:
+    """What to ask of a run: the weights that domain `domain` (from 1) left, in the last model.
+
+    Raises InvalidValueError for a value that does not fit the run, RunError when it keeps no such weights.
+    """
+    steps = len(store.config.domains)
+    known = [str(one) for one in store.config.methods]
+    if method not in known:
+        raise InvalidValueError(f"method '{method}' is not in the run; its methods: {', '.join(known)}")
+    if not 1 <= domain < steps:
+        raise InvalidValueError(
+            f"domain {domain} cannot be forgotten in a run of {steps}; choose one that others follow"
+        )
+    if kind not in KINDS:
+        raise InvalidValueError(f"parts '{kind}' are not known; known: {', '.join(KINDS)}")
+    most = store.config.protocol.evaluation.count
+    if windows is not None and not 1 <= windows <= most:
+        raise InvalidValueError(f"{windows} windows are not in the run's protocol; choose 1 to {most}")
+    for step in (domain, steps):
+        require_kept(store, Result(method, step))
+    return Request(method, domain, domain, steps, kind, windows or most)
+
+
+class Attribution:
+    """One attribution's folder; made when it is first written."""
+
+    def __init__(self, store: RunStore, request: Request) -> None:
+        self.store, self.request = store, request
+        identity = json.dumps([asdict(replace(request, windows=0)), store.info.get("created")])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        root = runs_root() if store.recorded else store.folder.parent
+        self.folder = root / "diagnoses" / store.id / key
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every part's name, in the order of the model."""
+        from copal_core.figures.layers import PROJECTIONS
+
+        blocks = range(int(self.store.info["checkpoint"]["blocks"]))
+        if self.request.kind == "projection":
+            return list(PROJECTIONS)
+        if self.request.kind == "block":
+            return [f"block {block}" for block in blocks]
+        return [f"block {block} {projection}" for block in blocks for projection in PROJECTIONS]
+
+    def tally(self) -> Tally:
+        """What was measured so far."""
+        length = self.store.config.protocol.evaluation.length
+        path = self.folder / "tally.json"
+        if not path.is_file():
+            return Tally(length - 1)
+        content = files.read_json(path)
+        parts = {name: [(one, two) for one, two in seen] for name, seen in content["parts"].items()}
+        return Tally(length - 1, list(content["final"]), list(content["earlier"]), parts)
+
+    def save(self, tally: Tally) -> None:
+        files.write_json(self.folder / "request.json", {"run": self.store.id, **asdict(self.request)})
+        content = {"final": tally.final, "earlier": tally.earlier, "parts": tally.parts}
+        files.write_json(self.folder / "tally.json", content)
+
+    def state(self) -> RunState:
+        """As of a run: 'interrupted' when it says running and no process computes it."""
+        path = self.folder / "status.json"
+        if not path.is_file():
+            return RunState(status="none")
+        state = RunState(**files.read_json(path))
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.updated)
+        claims = state.status == "running" or (state.status == "created" and age > _START_WITHIN)
+        if claims and not self.is_locked():
+            state = RunState(**files.read_json(path))  # it may have ended, and said so, between the two looks
+        if state.status in ("running", "created") and claims and not self.is_locked():
+            message = "the process ended before it was done; start it again"
+            return replace(state, status="interrupted", message=message)
+        return state
+
+    def set_state(self, state: RunState) -> None:
+        files.write_json(self.folder / "status.json", asdict(replace(state, updated=now())), durable=False)
+
+    def is_locked(self) -> bool:
+        """Whether a living process computes it."""
+        if not (self.folder / "worker.lock").exists():
+            return False
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises RunError when another process computes it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=3)
+        except Timeout:
+            raise RunError("this attribution is being computed by another process; watch it there") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def request_cancel(self) -> None:
+        (self.folder / "cancel").touch()
+
+    def clear_cancel(self) -> None:
+        (self.folder / "cancel").unlink(missing_ok=True)
+
+    def cancel_requested(self) -> bool:
+        return (self.folder / "cancel").exists()
+
+    def result(self) -> dict[str, Any]:
+        """What `--json` prints; grows while it is computed."""
+        tally, request = self.tally(), self.request
+        seen = len(tally.final)
+        tokens = max(1, seen * tally.predicted)
+        return {
+            "run": self.store.id,
+            "method": request.method,
+            "domain": self.store.domains[request.domain - 1],
+            "restored_step": request.step,
+            "final_step": request.final,
+            "by": request.kind,
+            "status": self.state().status,
+            "protocol": self.store.protocol_stamp(),
+            "windows": seen,
+            "mean_nats": {"final": sum(tally.final) / tokens, "earlier": sum(tally.earlier) / tokens},
+            "forgotten_nats": tally.forgotten,
+            "parts": [asdict(one) for one in tally.ranking()],
+        }
+
+
+def start(attribution: Attribution) -> None:
+    """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
+    if attribution.is_locked():
+        raise RunError("this attribution is being computed already; watch it or cancel it")
+    store, request = attribution.store, attribution.request
+    attribution.folder.mkdir(parents=True, exist_ok=True)
+    attribution.clear_cancel()
+    attribution.set_state(RunState(status="created", message="the process is starting"))
+    root = runs_root() if store.recorded else store.folder.parent
+    command = [sys.executable, "-m", "copal_core", "attribute", store.id, "--runs", str(root)]
+    command += ["--method", request.method, "--domain", str(request.domain), "--by", request.kind]
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    with open(attribution.folder / "process.log", "ab") as log:
+        _children.append(
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # closing the app's terminal does not reach it
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+        )
+
+
+_children: list[subprocess.Popen[bytes]] = []  # kept, so that ended ones are reaped
