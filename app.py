@@ -47,6 +47,9 @@ page = st.navigation(
                 "pages/diagnose.py", title="Diagnose", url_path="diagnose", icon=":material/troubleshoot:"
             ),
         ],
+        "Keep": [
+            st.Page("pages/runs.py", title="Runs", url_path="runs", icon=":material/folder_open:"),
+        ],
     }
 )
 links.resume()

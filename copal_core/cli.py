@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from copal_core import cli_diagnose
+from copal_core import cli_diagnose, cli_groups, cli_runs
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
 from copal_core.cli_lowrank import add_commands
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
@@ -263,6 +263,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     add_commands(command)
     cli_diagnose.add_commands(command)
+    cli_runs.add_commands(command)
+    cli_groups.add_commands(command)
     return parser
 
 

@@ -29,15 +29,19 @@ def start(store: RunStore) -> None:
         raise RunError(f"run '{store.id}' is being computed already; watch it or cancel it")
     store.clear_cancel()
     store.set_state(RunState(status="created", message="the process is starting"))
-    command = [sys.executable, "-m", "copal_core", "resume", store.id, "--runs", str(store.folder.parent)]
+    spawn(["resume", store.id, "--runs", str(store.folder.parent)], store.folder / "process.log")
+
+
+def spawn(arguments: list[str], log: Path) -> None:
+    """Run one command of the command line as a process of its own, its output appended to `log`."""
     package = str(Path(__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with open(store.folder / "process.log", "ab") as log:
+    with open(log, "ab") as file:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "copal_core", *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=file,
+            stderr=file,
             start_new_session=True,  # closing the app's terminal does not reach it
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
@@ -67,6 +71,36 @@ def branch(store: RunStore, step: int, domain: str, title: str = "") -> RunStore
     Raises InvalidValueError for a step that is not finished for every method, RunError when the run did not
     keep what a branch needs (a recorded run does not).
     """
+    if store.info.get("memory_dropped"):
+        raise RunError(
+            f"run '{store.id}' belongs to a group and kept no memory; start it once on its own, then branch it"
+        )
+    new = _past(store, step, (domain,), title or f"branch of {store.id} at step {step}")
+    new.describe(branched_from=store.id, branched_at=step)
+    return new
+
+
+def undo(store: RunStore, title: str = "") -> RunStore:
+    """A new run that ends before the last domain of `store`, which stays as it is. Nothing is computed.
+
+    Raises InvalidValueError for a run of one domain, or one that is not finished up to there.
+    """
+    step = len(store.config.domains) - 1
+    if step < 1:
+        raise InvalidValueError(
+            f"run '{store.id}' has one domain; undoing it would leave none; delete the run"
+        )
+    name = store.info.get("title") or store.id
+    new = _past(store, step, (), title or f"{name} without {store.domains[-1]}")
+    kept = {key: store.info[key] for key in ("versions", "machine", "memory_dropped") if key in store.info}
+    new.describe(**kept, undone_from=store.id)
+    new.set_state(RunState(status="done", progress=1.0))
+    new.append_event({"event": "done", "message": f"undone from {store.id}", "progress": 1.0})
+    return new
+
+
+def _past(store: RunStore, step: int, then: tuple[str, ...], title: str) -> RunStore:
+    """A new run with the same first `step` domains, then `then`, and all that was computed of the past."""
     runs, config = Runs(store.folder.parent), store.config
     if store.recorded:
         raise RunError("a recorded run keeps no masks or memory; start a run of your own to branch it")
@@ -77,8 +111,8 @@ def branch(store: RunStore, step: int, domain: str, title: str = "") -> RunStore
         raise InvalidValueError(
             f"step {step} is not finished for {', '.join(missing)}; resume the run, then branch"
         )
-    new_config = type(config)(**{**config.model_dump(), "domains": (*config.domains[:step], domain)})
-    new = runs.create(new_config, title or f"branch of {store.id} at step {step}")
+    new_config = type(config)(**{**config.model_dump(), "domains": (*config.domains[:step], *then)})
+    new = runs.create(new_config, title)
     _copy_past(store, new, step)
     return new
 
@@ -99,8 +133,7 @@ def _copy_past(store: RunStore, new: RunStore, step: int) -> None:
     new.records.delete_after(step)
     new.records.keep_domains(store.domains[:step])
     info = store.info
-    past = {"checkpoint": info["checkpoint"], "domains": info["domains"][:step]}
-    new.describe(**past, branched_from=store.id, branched_at=step)
+    new.describe(checkpoint=info["checkpoint"], domains=info["domains"][:step])
 
 
 def _link(source: str | Path, target: str | Path) -> None:

@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class RunSummary:
     domains: tuple[str, ...]
     methods: tuple[str, ...]
     recorded: bool
+    note: str = ""
+    group: str = ""
 
 
 class Runs:
@@ -87,6 +89,31 @@ class Runs:
                     yield RunStore(folder, recorded)
 
 
+def matching(
+    runs: Iterable[RunSummary],
+    status: str | None = None,
+    checkpoint: str | None = None,
+    domain: str | None = None,
+    method: str | None = None,
+    text: str = "",
+) -> list[RunSummary]:
+    """Those runs that meet every condition given. method: copal, or copal:accumulate; text: in title, note or id."""
+    words = text.casefold().split()
+    return [
+        run
+        for run in runs
+        if status in (None, run.status)
+        and checkpoint in (None, run.checkpoint)
+        and (domain is None or domain in run.domains)
+        and (method is None or any(name == method or _criterion(name) == method for name in run.methods))
+        and all(word in f"{run.title} {run.note} {run.id}".casefold() for word in words)
+    ]
+
+
+def _criterion(method: str) -> str:
+    return method.partition(":")[0].partition("[")[0]
+
+
 def _summary(store: RunStore) -> RunSummary | None:
     try:
         info, config = store.info, store.config
@@ -99,6 +126,8 @@ def _summary(store: RunStore) -> RunSummary | None:
             domains=tuple(store.domains),
             methods=tuple(str(method) for method in config.methods),
             recorded=store.recorded,
+            note=str(info.get("note") or ""),
+            group=str(info.get("group") or ""),
         )
     except (RunError, InvalidValueError):
         return None

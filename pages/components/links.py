@@ -19,6 +19,7 @@ PARAMETERS = (
     "texts", "windows",
     "lesson",
     "other_run", "text", "window", "domain", "by", "row", "column",
+    "runs", "group", "measure",
 )  # fmt: skip
 _REMEMBERED, _THROUGH_APP, _WANTED = "linked-state", "through-app", "wanted-page"
 _LONGEST = 200

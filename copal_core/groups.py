@@ -1,0 +1,286 @@
+"""Groups of runs that differ in one thing: the seed, the calibration size, or the order of the domains.
+
+A group is a file, `groups/ID/group.json`, that lists its members before they are computed; each member is a
+run like any other, made when its turn comes, and resumable by itself.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import random
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from copal_core import files
+from copal_core.config import Protocol, RunConfig, Windows
+from copal_core.errors import InvalidValueError, RunError
+from copal_core.runs import Runs
+from copal_core.store import RUN_ID, RunStore, now
+
+KINDS = ("repeat", "orders")
+ACTIVE = ("starting", "running")
+MOST = 64  # runs of one group
+_SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a group: its id, and its configuration as canonical JSON."""
+
+    run: str
+    config: str
+
+    def settings(self) -> RunConfig:
+        return RunConfig.from_json(self.config)
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """Where a group stands. status: waiting, starting, running, done, failed, cancelled or interrupted."""
+
+    status: str = "waiting"
+    message: str = ""
+    updated: str = ""
+
+
+def seeds(config: RunConfig, count: int, calibrations: Sequence[Windows] = ()) -> list[RunConfig]:
+    """`count` seeds from the configuration's own on, for each calibration size. Raises InvalidValueError."""
+    if count < 1:
+        raise InvalidValueError(f"{count} seeds are none; use at least 1, and 5 to see a spread")
+    sizes = list(dict.fromkeys(calibrations)) or [config.protocol.calibration]
+    if count * len(sizes) < 2:
+        raise InvalidValueError("one seed with one calibration size is one run; ask for more of either")
+    _bounded(count * len(sizes))
+    found = []
+    for size in sizes:
+        for step in range(count):
+            changed = {"calibration": size, "seed": (config.protocol.seed + step) % _SEEDS}
+            found.append(_changed(config, protocol=Protocol(**{**dict(config.protocol), **changed})))
+    return found
+
+
+def orders(config: RunConfig, count: int | None = None, seed: int = 0) -> list[RunConfig]:
+    """All permutations of the domains, or `count` random ones; the configuration's own order comes first.
+
+    Raises InvalidValueError for a single domain, or more permutations than a group may have.
+    """
+    domains = config.domains
+    if len(domains) < 2:
+        raise InvalidValueError("one domain has one order; choose at least two domains")
+    possible = math.factorial(len(domains))
+    wanted = possible if count is None else min(count, possible)
+    if wanted < 2:
+        raise InvalidValueError(f"{count} orders are too few to compare; use at least 2")
+    _bounded(wanted)
+    if wanted == possible:
+        found = list(permutations(domains))
+    else:
+        generator, found = random.Random(seed), [domains]
+        while len(found) < wanted:
+            drawn = tuple(generator.sample(domains, len(domains)))
+            if drawn not in found:
+                found.append(drawn)
+    return [_changed(config, domains=order) for order in found]
+
+
+def _bounded(count: int) -> None:
+    if count > MOST:
+        raise InvalidValueError(f"a group of {count} runs is too large; use at most {MOST}")
+
+
+def _changed(config: RunConfig, **values: Any) -> RunConfig:
+    return RunConfig(**{**dict(config), **values})
+
+
+class Group:
+    """One group's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.id = folder, folder.name
+        content = files.read_json(folder / "group.json")
+        try:
+            self.kind, self.title = str(content["kind"]), str(content["title"])
+            self.created, self.base = str(content["created"]), str(content["base"])
+            self.members = tuple(Member(**member) for member in content["members"])
+        except (KeyError, TypeError):
+            raise RunError(f"group.json of group '{self.id}' is damaged") from None
+
+    @property
+    def root(self) -> Path:
+        """The folder of the runs."""
+        return self.folder.parent.parent
+
+    def store_of(self, member: Member) -> RunStore | None:
+        """The member's run, or None before its turn came, or after it was deleted."""
+        try:
+            return Runs(self.root).open(member.run)
+        except RunError:
+            return None
+
+    def stores(self) -> list[RunStore]:
+        """The members that have begun, in order."""
+        return [store for member in self.members if (store := self.store_of(member)) is not None]
+
+    def finished(self) -> list[RunStore]:
+        """The members that are done, in order."""
+        return [store for store in self.stores() if _status(store) == "done"]
+
+    # -- state ---------------------------------------------------------------------------------------
+
+    def state(self) -> GroupState:
+        """The last state written; 'interrupted' when it says running and no process holds the group."""
+        path = self.folder / "status.json"
+        if not path.exists():
+            return GroupState()
+        try:
+            state = GroupState(**files.read_json(path))
+        except TypeError:
+            raise RunError(f"status.json of group '{self.id}' is damaged; resume the group") from None
+        if _claims_a_process(state) and not self.is_locked():
+            return GroupState("interrupted", "its process ended before it was done; resume it", state.updated)
+        return state
+
+    def set_state(self, status: str, message: str = "") -> None:
+        files.write_json(self.folder / "status.json", asdict(GroupState(status, message, now())))
+
+    def request_cancel(self) -> None:
+        (self.folder / "cancel").touch()
+
+    def clear_cancel(self) -> None:
+        (self.folder / "cancel").unlink(missing_ok=True)
+
+    def cancel_requested(self) -> bool:
+        return (self.folder / "cancel").exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the group for this process. Raises RunError when another one computes it."""
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=3)
+        except Timeout:
+            raise RunError(f"group '{self.id}' is being computed by another process") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether a living process computes this group."""
+        if not (self.folder / "worker.lock").exists():
+            return False
+        lock = FileLock(self.folder / "worker.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+
+class Groups:
+    """The groups of one root folder of runs."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = Runs(root).root
+
+    def list(self) -> list[Group]:
+        """Newest first; those that cannot be read are left out."""
+        folder, found = self.root / "groups", []
+        for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
+            try:
+                found.append(Group(path))
+            except RunError:
+                continue
+        return found
+
+    def open(self, group_id: str) -> Group:
+        """Raises RunError for an unknown group, InvalidValueError for what cannot be a group's id."""
+        if not RUN_ID.match(group_id):
+            raise InvalidValueError(
+                f"group id '{group_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+            )
+        folder = self.root / "groups" / group_id
+        if not (folder / "group.json").is_file():
+            raise RunError(f"there is no group '{group_id}' in {self.root}; `groups` lists those that are")
+        return Group(folder)
+
+    def create(
+        self, kind: str, configs: Sequence[RunConfig], base: RunStore | None = None, title: str = ""
+    ) -> Group:
+        """A new group of runs with these configurations. A finished `base` stands for its own configuration."""
+        if kind not in KINDS:
+            raise InvalidValueError(f"group kind '{kind}' is not known; use {' or '.join(KINDS)}")
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        group_id = f"{stamp}-{kind}-{secrets.token_hex(2)}"
+        members = []
+        for index, config in enumerate(configs, start=1):
+            run = f"{group_id}-{index:02d}"
+            if base is not None and _stands_for(base, config):
+                run = base.id
+            members.append({"run": run, "config": config.canonical()})
+        content = {
+            "kind": kind,
+            "title": " ".join(title.split())[:120],
+            "created": now(),
+            "base": base.id if base is not None else "",
+            "members": members,
+        }
+        folder = self.root / "groups" / group_id
+        files.write_json(folder / "group.json", content)
+        return Group(folder)
+
+
+def _claims_a_process(state: GroupState) -> bool:
+    """Whether the state says that a process computes the group, or has had a minute to begin to."""
+    if state.status == "starting":
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.updated)
+        return age > datetime.timedelta(minutes=1)
+    return state.status == "running"
+
+
+def _stands_for(base: RunStore, config: RunConfig) -> bool:
+    """Whether `base` is this very run, computed here and finished."""
+    return not base.recorded and _status(base) == "done" and base.config.canonical() == config.canonical()
+
+
+def _status(store: RunStore) -> str:
+    try:
+        return store.state().status
+    except RunError:
+        return "interrupted"
+
+
+def described(config: RunConfig, kind: str) -> str:
+    """What sets a member apart, in words: 'seed 3, calibration 16×256', or its domains in order."""
+    if kind == "orders":
+        return " → ".join(config.domains)
+    return f"seed {config.protocol.seed}, calibration {config.protocol.calibration}".replace("x", "×")
+
+
+def summary(group: Group) -> dict[str, Any]:
+    """The group as plain JSON values."""
+    stores = {member.run: group.store_of(member) for member in group.members}
+    return {
+        "group": group.id,
+        "kind": group.kind,
+        "title": group.title,
+        "status": group.state().status,
+        "message": group.state().message,
+        "runs": [
+            {
+                "run": member.run,
+                "what": described(member.settings(), group.kind),
+                "status": _status(store) if (store := stores[member.run]) is not None else "waiting",
+            }
+            for member in group.members
+        ],
+    }
