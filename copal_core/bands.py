@@ -81,13 +81,18 @@ def spread(table: pd.DataFrame, metric: str, by: Sequence[str] = ("calibration",
                 "mean": values.mean(),
                 "least": values.min(),
                 "most": values.max(),
-                "range": values.max() - values.min(),
+                "range": _exact(values.max() - values.min(), values),
                 "low": values.mean() - half,
                 "high": values.mean() + half,
             }
         )
     columns = ["method", *by, "runs", "mean", "least", "most", "range", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _exact(difference: float, values: np.ndarray) -> float:
+    """A difference that is only the rounding of a sum taken in another order is none."""
+    return 0.0 if difference < 1e-9 * float(np.abs(values).max()) else float(difference)
 
 
 def half_width(values: np.ndarray) -> float:
@@ -165,6 +170,24 @@ def gaps(table: pd.DataFrame, metric: str, pair_by: str = "run") -> list[Gap]:
                 )
             )
     return found
+
+
+def order_in_words(table: pd.DataFrame, metric: str) -> list[str]:
+    """For each method, the range over the orders, and which order is best and worst. table: of `outcomes`."""
+    sentences = []
+    for method, part in (
+        table[table["method"] != "dense"].dropna(subset=[metric]).groupby("method", sort=False)
+    ):
+        values = part[metric].to_numpy(float)
+        if _exact(values.max() - values.min(), values) == 0:
+            sentences.append(f"{method}: {values[0]:.4g} in every order.")
+            continue
+        best, worst = part.loc[part[metric].idxmin(), "order"], part.loc[part[metric].idxmax(), "order"]
+        sentences.append(
+            f"{method}: from {values.min():.4g} ({best}) to {values.max():.4g} ({worst}), "
+            f"a spread of {values.max() - values.min():.3g}."
+        )
+    return sentences
 
 
 def neighbours(found: Sequence[Gap]) -> list[Gap]:

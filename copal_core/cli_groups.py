@@ -121,6 +121,8 @@ def _print(group: Group, as_json: bool) -> None:
         for _, part in table.groupby("calibration", sort=False)
         for gap in bands.neighbours(bands.gaps(part, "average"))
     ]
+    if group.kind == "orders":
+        verdicts = [*bands.order_in_words(table, "average"), *verdicts]
     if as_json:
         content = {
             **summary(group),

@@ -81,6 +81,7 @@ def strip_figure(table: pd.DataFrame, metric: str, what: str = "seed") -> go.Fig
             "ticktext": [label(_name(method)) for method in methods],
             "range": [len(methods) - 0.4, -0.6],
             "showgrid": False,
+            "zeroline": False,
             "fixedrange": True,
         },
     )

@@ -114,7 +114,7 @@ def _results(group: Group, table: pd.DataFrame, what: str, first: RunStore) -> N
         figure = figures.strip_figure(part, metric, column)
         alt = f"{bands.METRICS[metric]} of {runs_drawn} {what}, by method"
         charts.show(figure, part, f"strip-{group.kind}-{number}", alt)
-    _table(spread, sizes > 1)
+    _table(spread, sizes > 1, group.kind == "repeat")
     st.caption(plain(_stamp(group, first)))
 
 
@@ -129,8 +129,13 @@ def _verdicts(table: pd.DataFrame, metric: str, what: str) -> None:
     largest = table[table["windows"] == table["windows"].max()]
     words = "seeds" if what == "runs" else what
     sentences = [gap.in_words(words) for gap in bands.neighbours(bands.gaps(largest, metric))][:_COMPARED]
+    if what == "orders":
+        sentences = [*bands.order_in_words(table, metric), *sentences]
     with st.container(border=True):
-        st.markdown("**Is the gap between methods chance?**")
+        title = (
+            "How much does the order matter?" if what == "orders" else "Is the gap between methods chance?"
+        )
+        st.markdown(f"**{title}**")
         for sentence in sentences:
             st.markdown(f"- {plain(sentence)}")
         if not sentences:
@@ -142,10 +147,11 @@ def _verdicts(table: pd.DataFrame, metric: str, what: str) -> None:
             )
 
 
-def _table(spread: pd.DataFrame, with_size: bool) -> None:
+def _table(spread: pd.DataFrame, with_size: bool, with_interval: bool) -> None:
+    """The spread in numbers. with_interval: the runs are a sample; all orders of domains are none."""
     rows = []
     for row in spread.itertuples():
-        interval = f"{compact(row.low)} to {compact(row.high)}" if row.runs > 1 else "–"
+        interval = [f"{compact(row.low)} to {compact(row.high)}" if row.runs > 1 else "–"]
         size = [str(row.calibration).replace("x", "×")] if with_size else []
         rows.append(
             [
@@ -153,7 +159,7 @@ def _table(spread: pd.DataFrame, with_size: bool) -> None:
                 *size,
                 str(row.runs),
                 *(compact(value) for value in (row.mean, row.least, row.most, row.range)),
-                interval,
+                *(interval if with_interval else []),
             ]
         )
     size_name = ["Calibration"] if with_size else []
@@ -165,7 +171,7 @@ def _table(spread: pd.DataFrame, with_size: bool) -> None:
         "Lowest",
         "Highest",
         "Spread",
-        "95 % interval of the mean",
+        *(["95 % interval of the mean"] if with_interval else []),
     ]
     charts.text_table(columns, rows, "Spread of each method over the runs of the group")
 

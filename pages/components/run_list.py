@@ -52,15 +52,16 @@ def _filtered(known: list[RunSummary]) -> list[RunSummary]:
             icon=":material/search:",
             max_chars=100,
         )
-        first, second, third, fourth = st.columns(4)
-        with first:
-            status = _choice("Status", "status", {run.status for run in known})
-        with second:
-            checkpoint = _choice("Checkpoint", "checkpoint", {run.checkpoint for run in known})
-        with third:
-            domain = _choice("Domain", "domain", {name for run in known for name in run.domains})
-        with fourth:
-            method = _choice("Method", "method", {name for run in known for name in run.methods})
+        with st.expander("More filters", type="compact", key="more-filters"):
+            first, second, third, fourth = st.columns(4)
+            with first:
+                status = _choice("Status", "status", {run.status for run in known})
+            with second:
+                checkpoint = _choice("Checkpoint", "checkpoint", {run.checkpoint for run in known})
+            with third:
+                domain = _choice("Domain", "domain", {name for run in known for name in run.domains})
+            with fourth:
+                method = _choice("Method", "method", {name for run in known for name in run.methods})
         grouped = sum(bool(run.group) for run in known)
         members = not grouped or st.toggle(
             f"Show the {grouped} runs of groups",

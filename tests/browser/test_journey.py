@@ -25,6 +25,7 @@ PAGES = {
     "stasis": "Stasis and forgetting",
     "lowrank": "Masks and low rank",
     "families": "Families",
+    "runs": "Runs",
 }
 _COMPUTED = 500_000  # milliseconds a small run may take; seconds on a machine that is not shared
 WITH_FIGURES = ("sensitivity", "stasis")

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 Opener = Callable[..., AppTest]
 PAGES = (
     "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
+    "runs",
 )  # fmt: skip
 OF_A_RUN = ("prune", "sensitivity", "stasis", "diagnose")
 RESULT_PAGES = ("sensitivity", "stasis")

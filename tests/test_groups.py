@@ -1,0 +1,241 @@
+"""Groups: which runs they are made of, computed one after another, cancelled, killed and resumed; what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from copal_core import bands, experiment, grouping, jobs, likeness
+from copal_core.cli import main
+from copal_core.config import RunConfig, Structure, Windows
+from copal_core.errors import Cancelled, InvalidValueError, RunError
+from copal_core.groups import Groups, orders, seeds
+from copal_core.runs import Runs
+from copal_core.store import RunStore
+
+METHODS = ["copal:accumulate", "wanda:restart"]
+
+
+@pytest.fixture
+def config(small_config: Callable[..., RunConfig]) -> RunConfig:
+    return small_config(METHODS, domains=2)
+
+
+@pytest.fixture
+def base(runs: Runs, config: RunConfig) -> RunStore:
+    store = runs.create(config, title="Base")
+    experiment.run(store)
+    return store
+
+
+# -- which runs ----------------------------------------------------------------------------------------
+
+
+def test_seeds_and_sizes(config: RunConfig) -> None:
+    sizes = [Windows.parse("2x24"), Windows.parse("4x24")]
+    found = [(str(c.protocol.calibration), c.protocol.seed) for c in seeds(config, 3, sizes)]
+    assert found == [("2x24", 0), ("2x24", 1), ("2x24", 2), ("4x24", 0), ("4x24", 1), ("4x24", 2)]
+    assert {c.protocol.evaluation for c in seeds(config, 3, sizes)} == {config.protocol.evaluation}
+    for count in (0, 1, 65):
+        with pytest.raises(InvalidValueError):
+            seeds(config, count)
+
+
+def test_orders_are_all_or_a_seeded_draw(small_config: Callable[..., RunConfig]) -> None:
+    config = small_config(METHODS, domains=3)
+    every = [c.domains for c in orders(config)]
+    assert len(set(every)) == math.factorial(3)
+    assert every[0] == config.domains
+    drawn = [c.domains for c in orders(config, 4, seed=1)]
+    assert len(set(drawn)) == 4
+    assert drawn[0] == config.domains
+    assert drawn == [c.domains for c in orders(config, 4, seed=1)]
+    assert len(orders(config, 100)) == 6
+    with pytest.raises(InvalidValueError, match="at least 2"):
+        orders(config, 1)
+    with pytest.raises(InvalidValueError, match="one order"):
+        orders(small_config(METHODS, domains=1))
+
+
+def test_too_many_orders_are_refused_and_a_draw_of_them_is_not(
+    small_config: Callable[..., RunConfig],
+) -> None:
+    config = small_config(METHODS)
+    many = RunConfig(**{**dict(config), "domains": tuple(f"{name}.txt" for name in "abcdefgh")})
+    with pytest.raises(InvalidValueError, match="40320"):
+        orders(many)
+    assert len({c.domains for c in orders(many, 10)}) == 10
+
+
+# -- computing -----------------------------------------------------------------------------------------
+
+
+def test_a_group_computes_its_runs_and_takes_the_base_for_its_own(runs: Runs, base: RunStore) -> None:
+    group = Groups(runs.root).create("repeat", seeds(base.config, 3), base, "Three")
+    assert group.members[0].run == base.id
+    grouping.compute(group)
+    assert group.state().status == "done"
+    assert grouping.progress(group) == (3, 1.0)
+    stores = group.finished()
+    assert [store.config.protocol.seed for store in stores] == [0, 1, 2]
+    assert (base.folder / "memory").is_dir()  # the base keeps what a branch needs
+    assert not (stores[1].folder / "memory").exists()
+    with pytest.raises(RunError, match="kept no memory"):
+        jobs.branch(stores[1], 1, base.config.domains[1])
+    alone = runs.create(stores[1].config)  # a member is a run like any other
+    experiment.run(alone)
+    assert alone.perplexity().equals(stores[1].perplexity())
+
+
+def test_cancelled_and_resumed(runs: Runs, config: RunConfig) -> None:
+    group = Groups(runs.root).create("orders", orders(config))
+    seen: list[dict] = []
+
+    def stop() -> bool:
+        return any(event["event"] == "block" and event["member"] == 2 for event in seen)
+
+    with pytest.raises(Cancelled):
+        grouping.compute(group, seen.append, stop)
+    assert group.state().status == "cancelled"
+    first, second = group.stores()
+    assert (first.state().status, second.state().status) == ("done", "cancelled")
+    kept = first.folder.joinpath("results.sqlite").read_bytes()
+    grouping.compute(group)
+    assert group.state().status == "done"
+    assert first.folder.joinpath("results.sqlite").read_bytes() == kept  # not computed again
+    undisturbed = runs.create(second.config)
+    experiment.run(undisturbed)
+    assert undisturbed.perplexity().equals(second.perplexity())
+
+
+def test_a_killed_group_is_interrupted_and_goes_on(runs: Runs, config: RunConfig) -> None:
+    group = Groups(runs.root).create("repeat", seeds(config, 2))
+    group.set_state("running")  # what a killed process leaves
+    assert group.state().status == "interrupted"
+    with group.lock():
+        assert group.state().status == "running"
+        with pytest.raises(RunError, match="being computed"):
+            grouping.start(group)
+    grouping.compute(group)
+    assert group.state().status == "done"
+
+
+def test_a_member_that_fails_holds_up_no_other(runs: Runs, config: RunConfig) -> None:
+    changed = {**dict(config.protocol), "calibration": Windows.parse("90000x24")}
+    broken = RunConfig(**{**dict(config), "protocol": type(config.protocol)(**changed)})
+    group = Groups(runs.root).create("repeat", [broken, config])
+    with pytest.raises(RunError, match="1 of 2 runs did not finish"):
+        grouping.compute(group)
+    assert group.state().status == "failed"
+    assert [store.state().status for store in group.stores()] == ["failed", "done"]
+
+
+def test_hostile_and_damaged_groups(runs: Runs, config: RunConfig) -> None:
+    root = Groups(runs.root)
+    for name in ("../../etc", "x", "no-such-group"):
+        with pytest.raises((InvalidValueError, RunError)):
+            root.open(name)
+    group = root.create("repeat", seeds(config, 2))
+    (group.folder / "group.json").write_text("{}")
+    with pytest.raises(RunError, match="damaged"):
+        root.open(group.id)
+    assert root.list() == []
+
+
+def test_the_command_line(runs: Runs, base: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["repeat", base.id, "--seeds", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "done"
+    assert [run["status"] for run in found["runs"]] == ["done", "done"]
+    assert {row["method"] for row in found["spread"]} == {"dense", *METHODS}
+    assert len(found["verdicts"]) == 1
+    assert main(["orders", base.id, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 2
+    assert main(["groups", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert main(["groups", found["group"], "--resume", "--cancel"]) == 2
+    assert main(["repeat", base.id, "--seeds", "1"]) == 2
+
+
+# -- what they say -------------------------------------------------------------------------------------
+
+
+def table(values: dict[str, list[float]]) -> pd.DataFrame:
+    rows = [
+        {
+            "run": f"run-{seed}",
+            "seed": seed,
+            "calibration": "2x24",
+            "windows": 2,
+            "order": "a → b",
+            "method": method,
+        }
+        | {"average": value, "ratio": value / 10, "backward_transfer": 0.0}
+        for method, found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_spread_by_hand() -> None:
+    row = bands.spread(table({"a:restart": [10.0, 12.0, 14.0]}), "average").iloc[0]
+    assert (row["mean"], row["least"], row["most"], row["range"]) == (12.0, 10.0, 14.0, 4.0)
+    half = 4.303 * 2.0 / math.sqrt(3)  # Student's t of two degrees of freedom, standard deviation 2
+    assert row["low"] == pytest.approx(12 - half)
+    assert row["high"] == pytest.approx(12 + half)
+    assert math.isnan(bands.half_width(np.array([1.0])))
+
+
+def test_a_steady_gap_is_told_from_chance() -> None:
+    steady = bands.gaps(table({"b:restart": [11.0, 21.1, 31.0], "a:restart": [10.0, 20.0, 30.0]}), "average")[
+        0
+    ]
+    assert (steady.first, steady.lower, steady.clear) == ("a:restart", 3, True)
+    assert "smaller than the spread over 3 seeds" in steady.in_words()
+    wide = bands.gaps(table({"a:restart": [10.0, 10.1, 10.2], "b:restart": [20.0, 20.1, 20.3]}), "average")[0]
+    assert "larger than the spread of either" in wide.in_words()
+    noise = bands.gaps(table({"a:restart": [10.0, 12.0, 14.0], "b:restart": [11.0, 11.0, 15.0]}), "average")[
+        0
+    ]
+    assert not noise.clear
+    assert "within chance" in noise.in_words()
+    once = bands.gaps(table({"a:restart": [10.0], "b:restart": [11.0]}), "average")[0]
+    assert "says nothing about chance" in once.in_words()
+    assert "depends on the order" in noise.in_words("orders")
+
+
+def test_neighbours_are_next_in_the_ranking() -> None:
+    found = bands.gaps(table({"c:x": [3.0, 3.0], "a:x": [1.0, 1.0], "b:x": [2.0, 2.0]}), "average")
+    assert len(found) == 3
+    assert [(gap.first, gap.second) for gap in bands.neighbours(found)] == [("a:x", "b:x"), ("b:x", "c:x")]
+
+
+def test_outcomes_of_a_run(base: RunStore) -> None:
+    found = bands.outcomes([base]).set_index("method")
+    result = base.result()
+    for method in result["methods"]:
+        assert found.loc[method["method"], "average"] == pytest.approx(method["average_perplexity"])
+        assert found.loc[method["method"], "backward_transfer"] == pytest.approx(method["bwt"])
+    assert found.loc["dense", "ratio"] == 1.0
+
+
+def test_only_like_runs_are_drawn_together(
+    runs: Runs, base: RunStore, small_config: Callable[..., RunConfig]
+) -> None:
+    sparser = runs.create(small_config(METHODS, domains=2, structure=Structure(sparsity=0.6)))
+    experiment.run(sparser)
+    other_seed = runs.create(small_config(METHODS, domains=2, seed=1))
+    experiment.run(other_seed)
+    parts = likeness.alike([base, other_seed, sparser])
+    assert [[store.id for store in part] for part in parts] == [[base.id, sparser.id], [other_seed.id]]
+    assert "seed 0 against 1" in likeness.reason([base, other_seed, sparser])
+    assert likeness.reason([base, sparser]) == ""
+    content = json.loads((sparser.folder / "run.json").read_text())
+    content["info"]["domains"][0]["content_hash"] = "f" * 64
+    (sparser.folder / "run.json").write_text(json.dumps(content))
+    assert "text of a domain has changed" in likeness.reason([base, RunStore(sparser.folder)])
