@@ -128,7 +128,8 @@ class TestStrategies:
     ) -> None:
         store = finished(structure, "pruned")
         restart, accumulate = (masks(store, f"{criterion}:{s}", 2) for s in ("restart", "accumulate"))
-        assert same_masks(restart, accumulate) == (criterion == "magnitude")  # which needs no text
+        needs_text = bool(CRITERIA.get(criterion)().statistics())  # magnitude does not
+        assert same_masks(restart, accumulate) != needs_text
 
 
 @pytest.mark.parametrize(("structure", "propagate"), RUNS)
@@ -162,10 +163,16 @@ def test_overlaps_are_counted_against_every_earlier_method(finished: Finished) -
     assert row["either_pruned"] == np.count_nonzero(a | b)
 
 
-def test_only_sparsegpt_stores_weights_and_only_accumulate_stores_memory(finished: Finished) -> None:
+def test_weights_and_memory_are_stored_where_they_are_needed(finished: Finished) -> None:
+    """Changed weights by criteria that change them, sums by strategies that remember them."""
     store = finished("unstructured row", "pruned")
     for method in METHODS:
-        criterion, strategy = method.split(":")
-        assert store.has_arrays("weights", method, 2, 0) == (criterion == "sparsegpt")
-        remembers = strategy == "accumulate" and criterion != "magnitude"
+        criterion, strategy = (
+            registry.get(name)
+            for registry, name in zip((CRITERIA, STRATEGIES), method.split(":"), strict=True)
+        )
+        assert store.has_arrays("weights", method, 2, 0) == criterion.updates_weights
+        remembers = strategy.remembers and bool(criterion().statistics())
         assert store.has_arrays("memory", method, 2, 0) == remembers
+    assert store.has_arrays("weights", "sparsegpt:restart", 2, 0)
+    assert store.has_arrays("memory", "copal:accumulate", 2, 0)
