@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import links
+from pages.components import ICON, links
 
-st.set_page_config("COPAL Explorer", page_icon="assets/icon.svg", layout="wide")
+st.set_page_config("COPAL Explorer", page_icon=ICON, layout="wide")
 links.restore()
 page = st.navigation(
     {

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from copal_core import cli_diagnose, cli_groups, cli_runs
+from copal_core.cli_app import add_options as add_app_options
+from copal_core.cli_app import open_app
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
 from copal_core.cli_lowrank import add_commands
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
@@ -261,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--method", required=True)
     export.add_argument("--step", type=int, default=None, help="default: the last")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made = commands.add_parser("app", help="Open the app in the browser, on this machine only.")
+    made.set_defaults(command=open_app)
+    add_app_options(made)
     add_commands(command)
     cli_diagnose.add_commands(command)
     cli_runs.add_commands(command)

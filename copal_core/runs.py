@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from copal_core import files
+from copal_core import files, shipped
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.store import RUN_ID, RunStore, now
 
-RECORDED = Path(__file__).resolve().parent.parent / "assets" / "recorded"
+RECORDED = shipped.assets("recorded")
 
 
 def runs_root() -> Path:

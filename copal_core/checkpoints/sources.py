@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import copal_core
+from copal_core import shipped
 from copal_core.checkpoints.cache import Report, cache_root, content_key, make_once, slug
 from copal_core.checkpoints.checkpoint import Checkpoint
 from copal_core.checkpoints.description import inspect
@@ -98,7 +98,7 @@ def _bundled(report: Report) -> Checkpoint:
 
 
 def _tiny_folder() -> Path:
-    return Path(copal_core.__path__[0]).parent / "assets" / "tiny"
+    return shipped.assets("tiny")
 
 
 def _silent(label: str, done: int, total: int) -> None:
