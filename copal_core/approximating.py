@@ -12,11 +12,13 @@ from torch import Tensor
 from copal_core import budget
 from copal_core.checkpoints.backbone import GROUPS
 from copal_core.config import Structure
-from copal_core.continual import Compressed, Step
+from copal_core.continual import Step, Timed
 from copal_core.lowrank._base import Choice, Decomposition, Factors, Masked, relative_error
+from copal_core.precision import exact_products
 from copal_core.pruning import Weights
 from copal_core.records import FactorRecord, Record, WarningRecord
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+from copal_core.threads import one_thread
 from copal_core.variants import arrays_of
 
 
@@ -37,69 +39,89 @@ def approximate_block(
     """Factors (or a hybrid's masks) of every projection. base: projection -> (out, in)."""
     block = ApproximatedBlock()
     for group, names in GROUPS.items():
-        weights = {name: base[name] for name in names}
         gathered = statistics.groups.get(group, GroupStatistics())
-        for name, choice in decomposition.decompose_group(weights, gathered, structure).items():
-            weight, found = base[name], choice.result
-            if isinstance(found, Masked) and bool(found.kept.all()):
-                block.weights[name] = weight
-            elif isinstance(found, Masked):
-                block.choices[name] = choice
-                values = weight.float() if found.values is None else found.values
-                block.weights[name] = values * found.kept
-            elif found.parameters >= weight.numel():
-                block.weights[name] = weight  # nothing is stored larger than it was
-            else:
-                stored = found.in_half()
-                block.choices[name] = Choice(stored, choice.output_error, choice.alternative_error)
-                block.weights[name] = stored.left.float() @ stored.right.float()
+        approximate_group(decomposition, {name: base[name] for name in names}, gathered, structure, block)
     return block
 
 
-@dataclass
-class LowRankStep(Step):
-    """`Step` with factors: stored, recorded and propagated in place of a mask."""
+def approximate_group(
+    decomposition: Decomposition,
+    weights: Mapping[str, Tensor],
+    statistics: GroupStatistics,
+    structure: Structure,
+    block: ApproximatedBlock,
+) -> None:
+    """Add the projections that read one input to `block`. weights: projection -> (out, in)."""
+    for name, choice in decomposition.decompose_group(weights, statistics, structure).items():
+        weight, found = weights[name], choice.result
+        if isinstance(found, Masked) and bool(found.kept.all()):
+            block.weights[name] = weight
+        elif isinstance(found, Masked):
+            block.choices[name] = choice
+            values = weight.float() if found.values is None else found.values
+            block.weights[name] = values * found.kept
+        elif found.parameters >= weight.numel():
+            block.weights[name] = weight  # nothing is stored larger than it was
+        else:
+            stored = found.in_half()
+            block.choices[name] = Choice(stored, choice.output_error, choice.alternative_error)
+            block.weights[name] = stored.left.float() @ stored.right.float()
 
-    def _compress(self, index: int, base: Weights, used: BlockStatistics) -> ApproximatedBlock:
-        if not isinstance(self.criterion, Decomposition):
-            raise TypeError(f"{self.criterion} is no decomposition")
-        return approximate_block(self.criterion, base, used, self.store.config.structure)
 
-    def _record(
-        self, index: int, base: Weights, found: Compressed, used: BlockStatistics, newest: BlockStatistics
-    ) -> list[Record]:
-        if not isinstance(found, ApproximatedBlock):
-            raise TypeError("this step approximates")
-        self._store_block(index, found)
-        self._remember(index, used)
-        place = (str(self.method), self.step, index)
-        records: list[Record] = []
-        for group, names in GROUPS.items():
-            gathered = newest.groups.get(group)
-            has_gram = gathered is not None and "input_gram" in gathered.totals
-            gram = gathered.mean("input_gram") if gathered is not None and has_gram else None
-            for name in names:
-                records += _records(place, name, base[name], found, gram)
-        return records
+class ApproximatingOutcome:
+    """Factors, or a hybrid's masks, in place of a mask."""
 
-    def _store_block(self, index: int, found: ApproximatedBlock) -> None:
-        place = (str(self.method), self.step, index)
+    def __init__(self, step: Step, index: int) -> None:
+        if not isinstance(step.criterion, Decomposition):
+            raise TypeError(f"{step.criterion} is no decomposition")
+        self._decomposition = step.criterion
+        self._store = step.store
+        self._place = (str(step.method), step.step, index)
+        self._found = ApproximatedBlock()
+        self._records: list[Record] = []
+
+    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
+        with timed("select"), exact_products():
+            approximate_group(self._decomposition, base, used, self._store.config.structure, self._found)
+        with timed("record"), one_thread():
+            gram = newest.mean("input_gram") if "input_gram" in newest.totals else None
+            for name, weight in base.items():
+                self._records += _records(self._place, name, weight, self._found, gram)
+
+    def finish(self) -> list[Record]:
+        with one_thread():
+            self._save()
+        return self._records
+
+    def weights(self, base: Weights) -> Weights:
+        return self._found.weights
+
+    def _save(self) -> None:
         factors: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
-        for name, choice in found.choices.items():
+        for name, choice in self._found.choices.items():
             if isinstance(choice.result, Factors):
                 factors |= {f"{name}.left": choice.result.left, f"{name}.right": choice.result.right}
             else:
                 kept[name] = choice.result.kept
                 if choice.result.values is not None:
                     values[name] = choice.result.values[choice.result.kept].float()
+        store, place = self._store, self._place
         if kept:
-            self.store.save_masks(*place, arrays_of(kept))
+            store.save_masks(*place, arrays_of(kept))
         if values:
-            self.store.save_arrays("weights", *place, arrays_of(values))
+            store.save_arrays("weights", *place, arrays_of(values))
         # written in every case: its presence says that the block is a low-rank method's
-        self.store.save_arrays("factors", *place, arrays_of(factors) or {"none": np.zeros(0, np.float16)})
+        store.save_arrays("factors", *place, arrays_of(factors) or {"none": np.zeros(0, np.float16)})
+
+
+@dataclass
+class LowRankStep(Step):
+    """`Step` with factors: stored, recorded and propagated in place of a mask."""
+
+    def _outcome(self, index: int) -> ApproximatingOutcome:
+        return ApproximatingOutcome(self, index)
 
 
 def _records(

@@ -11,33 +11,80 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from copal_core.checkpoints.backbone import Backbone, swapped
+from copal_core.checkpoints.backbone import GROUPS, Backbone, swapped
 from copal_core.config import Method
 from copal_core.criteria._base import Criterion
 from copal_core.lowrank._base import Decomposition
 from copal_core.neurons._base import NeuronSelector
-from copal_core.pruning import PrunedBlock, Weights, mean_scores, prune_block
+from copal_core.pruning import Weights, masked, mean_scores, prune_group
 from copal_core.recording import BlockRecorder
 from copal_core.records import BlockRecord, Record, SecondsRecord
-from copal_core.statistics.accumulators import BlockStatistics
+from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store import RunStore
 from copal_core.strategies._base import Strategy
 from copal_core.threads import one_thread
 from copal_core.variants import arrays_of, dense_weights, pruned_weights, updated_values
 
+Timed = Callable[[str], AbstractContextManager[None]]  # counts the seconds of a phase
 
-class Compressed(Protocol):
-    """One block after compression: projection -> (out, in)."""
 
-    weights: Weights
+class Outcome(Protocol):
+    """What a step makes of one block, group after group, and what it writes of it."""
+
+    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
+        """Compress the projections of one group. base: projection -> (out, in) as they are scored.
+
+        used, newest: the statistics that the strategy gives, and those of this step's domain alone.
+        """
+
+    def finish(self) -> list[Record]:
+        """Write what later steps need, and measure the block."""
+
+    def weights(self, base: Weights) -> Weights:
+        """projection -> (out, in) as the block computes from here on."""
+
+
+class PruningOutcome:
+    """Masks, and the weights that a criterion updates."""
+
+    def __init__(self, step: Step, index: int) -> None:
+        if not isinstance(step.criterion, Criterion):
+            raise TypeError(f"{step.criterion} is no criterion")
+        self._criterion = step.criterion
+        self._store = step.store
+        self._place = (str(step.method), step.step, index)
+        self._recorder = BlockRecorder(step.store, step.backbone.config, *self._place)
+        self._kept: Weights = {}
+        self._updated: Weights = {}
+
+    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
+        criterion = self._criterion
+        with timed("select"):
+            found = prune_group(criterion, base, used, self._store.config.structure)
+        with timed("record"), one_thread():
+            means = mean_scores(criterion, base, newest) if used is not newest else None
+            self._recorder.add(found, means)
+        self._kept |= found.kept
+        self._updated |= found.weights
+
+    def finish(self) -> list[Record]:
+        with one_thread():
+            self._store.save_masks(*self._place, arrays_of(self._kept))
+            if self._updated:
+                values = updated_values(self._updated, self._kept)
+                self._store.save_arrays("weights", *self._place, arrays_of(values))
+            return self._recorder.records()
+
+    def weights(self, base: Weights) -> Weights:
+        return self._updated or masked(base, self._kept)
 
 
 @dataclass
@@ -101,64 +148,60 @@ class Step:
 
     def _prune(self, index: int, block: nn.Module, states: HiddenStates | None) -> None:
         with self._timed("load"):
-            base, memory = self._base(index, block), self._memory(index)
+            base = self._base(index, block)
         found = [BlockStatistics()]
         if states is not None:
             with self._timed("calibrate"), swapped(block, base):
                 found = states.calibrate(
                     block, self.criterion.statistics(), advance=not self._propagates_pruned
                 )
-        with self._timed("select"):
-            used = self.strategy.combine(memory, found)
-            pruned = self._compress(index, base, used)
+        outcome = self._outcome(index)
+        remembered = BlockStatistics()
+        for group, names in GROUPS.items():  # so that only one group's scores are in memory
+            newest, used = self._statistics(index, group, found)
+            if self.strategy.remembers and self.criterion.statistics():
+                remembered.groups[group] = used
+            outcome.add({name: base[name] for name in names}, used, newest, self._timed)
+        with self._timed("record"):
+            records = outcome.finish()
+            if remembered.groups:
+                place = (str(self.method), self.step, index)
+                self.store.save_arrays("memory", *place, arrays_of(remembered.to_tensors()))
+        del remembered, found, used, newest
         if states is not None and self._propagates_pruned:
-            with self._timed("propagate"), swapped(block, pruned.weights):
+            with self._timed("propagate"), swapped(block, outcome.weights(base)):
                 states.advance(block)
-        with self._timed("record"), one_thread():
-            records = self._record(index, base, pruned, used, found[-1])
         records.append(BlockRecord(str(self.method), self.step, index))
         records += [SecondsRecord(str(self.method), self.step, index, p, s) for p, s in self._seconds.items()]
         self._seconds.clear()
         self.store.add(records)  # from here on the block counts as finished
 
-    def _memory(self, index: int) -> BlockStatistics | None:
-        if not self.strategy.remembers or self.step == 1 or not self.criterion.statistics():
+    def _statistics(
+        self, index: int, group: str, found: Sequence[BlockStatistics]
+    ) -> tuple[GroupStatistics, GroupStatistics]:
+        """Of one group: this step's domain alone, and what the strategy makes of it and what it remembers.
+
+        What was found is handed over: its memory is free once the caller is done with it.
+        """
+        if not self.criterion.statistics():
+            return (nothing := GroupStatistics()), nothing
+        parts = [BlockStatistics({group: one.groups.pop(group)}) for one in found]
+        with self._timed("load"):
+            memory = self._memory(index, group)
+        with self._timed("select"):
+            return parts[-1].groups[group], self.strategy.combine(memory, parts).groups[group]
+
+    def _memory(self, index: int, group: str) -> BlockStatistics | None:
+        if not self.strategy.remembers or self.step == 1:
             return None
-        arrays = self.store.arrays("memory", str(self.method), self.step - 1, index)
+        names = [f"{group}.{name}" for name in ("tokens", *(s.name for s in self.criterion.statistics()))]
+        arrays = self.store.arrays("memory", str(self.method), self.step - 1, index, names)
         device = self.backbone.device
         return BlockStatistics.from_tensors({n: torch.from_numpy(a).to(device) for n, a in arrays.items()})
 
-    def _compress(self, index: int, base: Weights, used: BlockStatistics) -> Compressed:
-        """The block's new weights by projection, and what is to be kept of how they came about."""
-        return prune_block(self._as_criterion, base, used, self.store.config.structure)
-
-    def _record(
-        self, index: int, base: Weights, found: Compressed, used: BlockStatistics, newest: BlockStatistics
-    ) -> list[Record]:
-        """Write what later steps need (masks, updated weights, memory), and measure the block.
-
-        newest: statistics of this step's domain alone.
-        """
-        if not isinstance(found, PrunedBlock):
-            raise TypeError("this step prunes")
-        store, place, criterion = self.store, (str(self.method), self.step, index), self._as_criterion
-        means = mean_scores(criterion, base, newest) if used is not newest else None
-        store.save_masks(*place, arrays_of(found.kept))
-        if criterion.updates_weights:
-            store.save_arrays("weights", *place, arrays_of(updated_values(found.weights, found.kept)))
-        self._remember(index, used)
-        return BlockRecorder(store, self.backbone.config, *place).records(found, means)
-
-    def _remember(self, index: int, used: BlockStatistics) -> None:
-        place = (str(self.method), self.step, index)
-        if self.strategy.remembers and self.criterion.statistics():
-            self.store.save_arrays("memory", *place, arrays_of(used.to_tensors()))
-
-    @property
-    def _as_criterion(self) -> Criterion:
-        if not isinstance(self.criterion, Criterion):
-            raise TypeError(f"{self.criterion} is no criterion")
-        return self.criterion
+    def _outcome(self, index: int) -> Outcome:
+        """What takes in one group of the block after another."""
+        return PruningOutcome(self, index)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,20 +58,18 @@ def token_losses(
         with backbone.block(index) as block, swapped(block, weights_of(index, block)):
             states.advance(block)
         visit(index)
-    return [
-        head_losses(backbone, batches, windows) for windows, batches in zip(sets, states.sets, strict=True)
-    ]
+    return [head_losses(backbone, states.batches(number), windows) for number, windows in enumerate(sets)]
 
 
 @torch.no_grad()
-def head_losses(backbone: Backbone, batches: Sequence[Tensor], windows: Tensor) -> Tensor:
+def head_losses(backbone: Backbone, batches: Iterable[Tensor], windows: Tensor) -> Tensor:
     """Loss of every predicted token, from the hidden states after the last block.
 
     batches: (windows, length, hidden) each, together all of `windows` (windows, length) int64.
     Returns (windows, length - 1) float32 on the CPU, in nats.
     """
-    hidden = torch.cat(list(batches))  # (windows, length, hidden)
-    return torch.stack([_window_loss(backbone, h, w) for h, w in zip(hidden, windows, strict=True)])
+    each = (hidden for batch in batches for hidden in batch.to(backbone.device))  # (length, hidden)
+    return torch.stack([_window_loss(backbone, h, w) for h, w in zip(each, windows, strict=True)])
 
 
 def evaluate(

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from copal_core import files
 from copal_core.checkpoints import devices, locate
-from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.checkpoints.backbone import Backbone
+from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.factored.linear import module_name
 from copal_core.files import new_folder
-from copal_core.neurons._removal import shrink
+from copal_core.neurons._removal import width_after, without_neurons
 from copal_core.store import RunStore
-from copal_core.variants import pruned_weights
+from copal_core.variants import variant
 
 
 def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Path:
@@ -41,21 +42,11 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
         )
     device, dtype, _ = devices.choose("cpu", used.get("dtype", "auto"))
     backbone = Backbone(checkpoint.folder, device, dtype)
-    model = backbone.causal_lm()
-    with torch.no_grad():
-        for index in range(backbone.depth):
-            with backbone.block(index) as block:
-                layers = linears(block)
-                for name, weight in pruned_weights(store, method, step, index, block).items():
-                    layers[name].weight.data = weight
-    kept = kept_neurons(store, method, step)
-    if kept:
-        shrink(model, kept)
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        model.save_pretrained(temporary)  # type: ignore[operator]
+        _write_weights(store, method, step, backbone, temporary)
         checkpoint.tokenizer().save_pretrained(temporary)
         _write_factors(store, method, step, temporary)
         (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
@@ -84,6 +75,22 @@ def _check(store: RunStore, method: str, step: int) -> None:
         raise RunError(
             f"run '{store.id}' holds no masks, factors or neurons of {method} at step {step}; finish the run first"
         )
+
+
+def _write_weights(store: RunStore, method: str, step: int, backbone: Backbone, folder: Path) -> None:
+    # masks leave the stored numbers as they are or remove them; other methods compute new ones
+    computed = any(store.has_arrays(kind, method, step, 0) for kind in ("weights", "factors", "neurons"))
+    weights_of = variant(store, method, step)
+    kept = kept_neurons(store, method, step)
+    if not kept:
+        write_checkpoint(backbone, folder, weights_of, lossless=not computed)
+        return
+    width = width_after(kept)
+
+    def taken_out(index: int, block: nn.Module) -> dict[str, Tensor]:
+        return without_neurons(block, weights_of(index, block), kept[index], width)
+
+    write_checkpoint(backbone, folder, taken_out, lossless=False, intermediate_size=width)
 
 
 def kept_neurons(store: RunStore, method: str, step: int) -> list[Tensor]:

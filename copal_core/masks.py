@@ -15,6 +15,7 @@ from torch import Tensor
 from copal_core.config import Structure
 from copal_core.errors import NumericalError
 
+_SELECTED_AT_ONCE = 8 * 2**20  # scores; selecting copies what it selects from
 _COMPARE_UP_TO = 16  # N:M groups up to this size are ranked by comparing pairs; larger ones are sorted
 
 
@@ -42,13 +43,32 @@ def select(scores: Tensor, structure: Structure, sections: Sequence[int] | None 
         )
     if structure.kind == "n:m":
         structure.check_divides(scores.shape[1])
-        return Selection(_keep_n_of_m(scores, structure.keep, structure.group_size), None)
+        chosen = [_keep_n_of_m(part, structure.keep, structure.group_size) for part in _in_parts(scores)]
+        return Selection(chosen[0] if len(chosen) == 1 else torch.cat(chosen), None)
     if structure.group == "row":
-        return select_rows(scores, removed_count(scores.shape[1], structure.sparsity))
+        count = removed_count(scores.shape[1], structure.sparsity)
+        return _joined([select_rows(part, count) for part in _in_parts(scores)])
     parts = scores.split(list(sections) if sections else [scores.shape[0]])
-    chosen = [select_rows(p.reshape(1, -1), removed_count(p.numel(), structure.sparsity)) for p in parts]
-    kept = torch.cat([one.kept.reshape(part.shape) for one, part in zip(chosen, parts, strict=True)])
-    return Selection(kept, torch.cat([one.thresholds for one in chosen if one.thresholds is not None]))
+    within = [select_rows(p.reshape(1, -1), removed_count(p.numel(), structure.sparsity)) for p in parts]
+    return _joined(
+        [
+            Selection(one.kept.reshape(part.shape), one.thresholds)
+            for one, part in zip(within, parts, strict=True)
+        ]
+    )
+
+
+def _in_parts(scores: Tensor) -> Sequence[Tensor]:
+    """Rows that are compared by themselves, a bounded number of scores at a time."""
+    return scores.split(max(1, _SELECTED_AT_ONCE // max(1, scores.shape[1])))
+
+
+def _joined(parts: Sequence[Selection]) -> Selection:
+    """Selections one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    thresholds = [one.thresholds for one in parts if one.thresholds is not None]
+    return Selection(torch.cat([one.kept for one in parts]), torch.cat(thresholds))
 
 
 def removed_count(weights: int, sparsity: float) -> int:

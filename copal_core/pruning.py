@@ -11,6 +11,7 @@ from torch import Tensor
 from copal_core.checkpoints.backbone import GROUPS
 from copal_core.config import Structure
 from copal_core.criteria._base import Criterion
+from copal_core.precision import exact_products
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 
 Weights = dict[str, Tensor]  # projection -> (out, in)
@@ -18,7 +19,10 @@ Weights = dict[str, Tensor]  # projection -> (out, in)
 
 @dataclass
 class PrunedBlock:
-    """Results by projection; see `Pruned` for their shapes. warnings: (projection, kind, message)."""
+    """Results by projection; see `Pruned` for their shapes. warnings: (projection, kind, message).
+
+    weights: those that a criterion computed anew; the others are the dense ones where `kept`.
+    """
 
     weights: Weights = field(default_factory=dict)
     kept: Weights = field(default_factory=dict)
@@ -33,31 +37,76 @@ def prune_block(
     """Remove weights of every projection. base: projection -> (out, in) weights to be scored."""
     block = PrunedBlock()
     for group, names in GROUPS.items():
-        rows = [base[name].shape[0] for name in names]
         gathered = statistics.groups.get(group, GroupStatistics())
-        pruned = criterion.prune(stack(base, names), gathered, structure, rows)
-        block.weights |= split(pruned.weight, names, rows)
-        block.kept |= split(pruned.kept, names, rows)
-        block.scores |= split(pruned.scores, names, rows)
-        block.thresholds |= _split_thresholds(pruned.thresholds, names, rows)
-        block.warnings += [(names[0], kind, message) for kind, message in pruned.warnings.items()]
-        empty = int((~pruned.kept.any(dim=1)).sum())
-        if empty:
-            message = f"{empty} rows lost every weight; compare within rows, or remove less"
-            block.warnings.append((names[0], "empty-rows", message))
+        found = prune_group(criterion, {name: base[name] for name in names}, gathered, structure)
+        block.weights |= found.weights or masked(base, found.kept)
+        block.kept |= found.kept
+        block.scores |= found.scores
+        block.thresholds |= found.thresholds
+        block.warnings += found.warnings
     return block
 
 
+def prune_group(
+    criterion: Criterion, base: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
+) -> PrunedBlock:
+    """Remove weights of the projections that read one input. base: projection -> (out, in), in the group's order.
+
+    `weights` of the result holds what a criterion updated, and nothing where it only removes.
+    """
+    with exact_products():
+        block = _each(criterion, base, statistics, structure)
+    first = next(iter(base))
+    empty = sum(int((~kept.any(dim=1)).sum()) for kept in block.kept.values())
+    if empty:
+        message = f"{empty} rows lost every weight; compare within rows, or remove less"
+        block.warnings.append((first, "empty-rows", message))
+    return block
+
+
+def _each(
+    criterion: Criterion, base: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
+) -> PrunedBlock:
+    names, rows = list(base), [weight.shape[0] for weight in base.values()]
+    block = PrunedBlock()
+    if not criterion.by_row:
+        pruned = criterion.prune(stack(base, names), statistics, structure, rows)
+        block.weights = split(pruned.weight, names, rows)
+        block.kept = split(pruned.kept, names, rows)
+        block.scores = split(pruned.scores, names, rows)
+        block.thresholds = _split_thresholds(pruned.thresholds, names, rows)
+        block.warnings = [(names[0], kind, message) for kind, message in pruned.warnings.items()]
+        return block
+    for (name, weight), given in zip(base.items(), _by_projection(statistics, rows), strict=True):
+        block.scores[name], chosen = criterion.choose(weight, given, structure, [weight.shape[0]])
+        block.kept[name], block.thresholds[name] = chosen.kept, chosen.thresholds
+    return block
+
+
+def masked(base: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Weights:
+    """The weights that stay, and zeros; in the number format of `base`."""
+    return {name: base[name] * kept[name] for name in kept}
+
+
 def mean_scores(
-    criterion: Criterion, base: Mapping[str, Tensor], statistics: BlockStatistics
+    criterion: Criterion, base: Mapping[str, Tensor], statistics: GroupStatistics
 ) -> dict[str, float]:
-    """projection -> mean score of the weights in `base` under `statistics`."""
-    means: dict[str, float] = {}
-    for group, names in GROUPS.items():
-        scores = criterion.score(stack(base, names), statistics.groups.get(group, GroupStatistics()))
-        parts = split(scores, names, [base[name].shape[0] for name in names])
-        means |= {name: float(part.mean()) for name, part in parts.items()}
-    return means
+    """projection -> mean score of the weights in `base` (those of one group) under `statistics`."""
+    names, rows = list(base), [weight.shape[0] for weight in base.values()]
+    if not criterion.by_row:
+        parts = split(criterion.score(stack(base, names), statistics), names, rows)
+        return {name: float(part.mean()) for name, part in parts.items()}
+    given = _by_projection(statistics, rows)
+    return {
+        name: float(criterion.scores(weight, part).mean())
+        for (name, weight), part in zip(base.items(), given, strict=True)
+    }
+
+
+def _by_projection(statistics: GroupStatistics, rows: Sequence[int]) -> list[GroupStatistics]:
+    """The group's statistics, cut to the rows of each projection."""
+    ends = [sum(rows[: place + 1]) for place in range(len(rows))]
+    return [statistics.rows(end - count, end) for end, count in zip(ends, rows, strict=True)]
 
 
 def stack(weights: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -18,6 +18,7 @@ from copal_core.store import RunStore
 
 BINS = 64
 _SAMPLE = 16_384  # scores from which the quantiles are read
+_COUNTED_AT_ONCE = 4 * 2**20  # scores; counting takes several times their bytes
 _DECADES = 9.0  # width of the histogram at most
 _HEADED = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -109,25 +110,33 @@ class BlockRecorder:
         self._place = (method, step, block)
         self._heads = dict.fromkeys(("q_proj", "o_proj"), config.num_attention_heads)
         self._heads |= dict.fromkeys(("k_proj", "v_proj"), config.num_key_value_heads)
+        self._pictures: dict[str, NDArray[Any]] = {}
+        self._layer_records: list[Record] = []
+        self._warnings: list[Record] = []
+        self._overlap_records: dict[str, list[Record]] = {}
 
-    def records(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> list[Record]:
-        """Layer, warning and overlap records of the block.
+    def add(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> None:
+        """Take in the projections of one group; their scores are not needed after.
 
         domain_means: mean score of each projection under the newest domain alone, where that differs.
         """
-        layers = list(self._layers(pruned, domain_means))
         side = self._store.config.protocol.map_size
-        pictures: dict[str, NDArray[Any]] = {}
-        for layer in layers:
-            pictures |= maps(layer, side, self._heads.get(layer.projection, 0))
-        self._store.save_arrays("maps", *self._place, pictures)
-        found: list[Record] = [record(layer) for layer in layers]
-        found += [WarningRecord(*self._place, *warning) for warning in pruned.warnings]
-        return found + self._overlaps(pruned)
+        for layer in self._layers(pruned, domain_means):
+            self._pictures |= maps(layer, side, self._heads.get(layer.projection, 0))
+            self._layer_records.append(record(layer))
+        self._warnings += [WarningRecord(*self._place, *warning) for warning in pruned.warnings]
+        for other, found in self._overlaps(pruned).items():
+            self._overlap_records.setdefault(other, []).extend(found)
+
+    def records(self) -> list[Record]:
+        """Write the maps; layer, warning and overlap records of what was taken in."""
+        self._store.save_arrays("maps", *self._place, self._pictures)
+        overlaps = [found for records in self._overlap_records.values() for found in records]
+        return [*self._layer_records, *self._warnings, *overlaps]
 
     def _layers(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> Iterator[PrunedLayer]:
         method, step, block = self._place
-        previous = self._store.masks(method, step - 1, block) if step > 1 else {}
+        previous = self._store.masks(method, step - 1, block, list(pruned.kept)) if step > 1 else {}
         for name, scores in pruned.scores.items():
             yield PrunedLayer(
                 method=method,
@@ -141,22 +150,23 @@ class BlockRecorder:
                 domain_mean=float(scores.mean()) if domain_means is None else domain_means[name],
             )
 
-    def _overlaps(self, pruned: PrunedBlock) -> list[Record]:
-        """Against the methods that come earlier in the run's list: they have finished this block."""
+    def _overlaps(self, pruned: PrunedBlock) -> dict[str, list[Record]]:
+        """By the methods that come earlier in the run's list: they have finished this block."""
         method, step, block = self._place
-        found: list[Record] = []
+        found: dict[str, list[Record]] = {}
         for other in map(str, self._store.config.methods):
             if other == method:
                 break
             if not self._store.has_arrays("masks", other, step, block):
                 continue  # a low-rank method has no mask
-            theirs = self._store.masks(other, step, block)
+            theirs = self._store.masks(other, step, block, list(pruned.kept))
             for name, kept in pruned.kept.items():
                 if name not in theirs:
                     continue  # a hybrid's layer of low rank
                 a, b = ~theirs[name], ~kept.cpu().numpy()
                 both, either = int(np.count_nonzero(a & b)), int(np.count_nonzero(a | b))
-                found.append(OverlapRecord(step, other, method, block, name, both, either))
+                record = OverlapRecord(step, other, method, block, name, both, either)
+                found.setdefault(other, []).append(record)
         return found
 
 
@@ -190,18 +200,28 @@ def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[Any], NDArray[Any]
 
     Scores of zero have no logarithm: they are counted in the lowest bin.
     """
-    logs = scores.log10()  # -inf for zero
-    high = float(logs.max())
-    smallest = float(torch.where(scores > 0, logs, torch.inf).min())
+    parts = scores.split(max(1, _COUNTED_AT_ONCE // scores.shape[1]))
+    whole = scores.log10() if len(parts) == 1 else None  # -inf for zero
+    ranges = [_log_range(part, whole) for part in parts]
+    smallest, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if not np.isfinite(high):  # nothing but zeros
         smallest, high = -1.0, 0.0
     # far below the largest lie few weights: the lowest bin takes them, and the picture keeps its width
     low = max(smallest, high - _DECADES)
     high = high if high > low else low + 1.0
-    bins = logs.clamp_(low, high).sub_(low).mul_(BINS / (high - low)).clamp_(max=BINS - 1).long()
-    bins += (~kept).long() * BINS
-    counts = torch.bincount(bins.flatten(), minlength=2 * BINS).reshape(2, BINS)
-    return _numpy(counts).astype(np.uint32), np.array([low, high], dtype=np.float32)
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    for part, stays in zip(parts, kept.split(parts[0].shape[0]), strict=True):
+        logs = (part.log10() if whole is None else whole).clamp_(low, high)
+        bins = logs.sub_(low).mul_(BINS / (high - low)).clamp_(max=BINS - 1).long()
+        bins += (~stays).long() * BINS
+        counts += _numpy(torch.bincount(bins.flatten(), minlength=2 * BINS).reshape(2, BINS))
+    return counts.astype(np.uint32), np.array([low, high], dtype=np.float32)
+
+
+def _log_range(scores: Tensor, known: Tensor | None) -> tuple[float, float]:
+    """Smallest logarithm of a score above zero, and the largest of any. known: the logarithms, where at hand."""
+    logs = scores.log10() if known is None else known
+    return float(torch.where(scores > 0, logs, torch.inf).min()), float(logs.max())
 
 
 def _as_bytes(share: NDArray[Any]) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
+Names = list[str] | None  # of the arrays to read; None for all
 _ACTIVE = ("created", "running")
 _START_WITHIN = datetime.timedelta(minutes=1)
 
@@ -272,9 +273,9 @@ class RunStore:
         packed = {name: np.packbits(mask, axis=1) for name, mask in kept.items()}
         files.write_arrays(self.block_path("masks", method, step, block), packed, shapes)
 
-    def masks(self, method: str, step: int, block: int) -> dict[str, NDArray[np.bool_]]:
-        """projection -> (out, in) True = kept. Raises RunError when they were not kept with the run."""
-        packed, metadata = files.read_arrays(self.block_path("masks", method, step, block))
+    def masks(self, method: str, step: int, block: int, names: Names = None) -> dict[str, NDArray[np.bool_]]:
+        """projection (all by default) -> (out, in) True = kept. Raises RunError when the run kept none."""
+        packed, metadata = files.read_arrays(self.block_path("masks", method, step, block), names)
         shapes = json.loads(metadata["shapes"])
         return {
             name: np.unpackbits(bits, axis=1, count=shapes[name][1]).astype(bool)
@@ -284,8 +285,8 @@ class RunStore:
     def save_arrays(self, kind: str, method: str, step: int, block: int, arrays: files.Arrays) -> None:
         files.write_arrays(self.block_path(kind, method, step, block), arrays)
 
-    def arrays(self, kind: str, method: str, step: int, block: int) -> files.Arrays:
-        return files.read_arrays(self.block_path(kind, method, step, block))[0]
+    def arrays(self, kind: str, method: str, step: int, block: int, names: Names = None) -> files.Arrays:
+        return files.read_arrays(self.block_path(kind, method, step, block), names)[0]
 
     def has_arrays(self, kind: str, method: str, step: int, block: int) -> bool:
         return self.block_path(kind, method, step, block).is_file()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from copal_core import budget
-from copal_core.continual import Compressed, Step
+from copal_core.checkpoints.backbone import GROUP_OF
+from copal_core.continual import Step, Timed
 from copal_core.lowrank._base import relative_error
 from copal_core.neurons._base import (
     NeuronSelector,
@@ -21,9 +22,11 @@ from copal_core.neurons._base import (
     removed_weights,
     without_twins,
 )
+from copal_core.precision import exact_products
 from copal_core.pruning import Weights
 from copal_core.records import NeuronRecord, Record, WarningRecord
-from copal_core.statistics.accumulators import BlockStatistics
+from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+from copal_core.threads import one_thread
 from copal_core.variants import arrays_of
 
 
@@ -46,38 +49,59 @@ def thin_block(
     return ThinnedBlock({**base, **removed_weights(base, selection)}, selection)
 
 
+class ThinningOutcome:
+    """Whole neurons: chosen once the statistics of the whole block are there."""
+
+    def __init__(self, step: Step, index: int) -> None:
+        if not isinstance(step.criterion, NeuronSelector):
+            raise TypeError(f"{step.criterion} chooses no neurons")
+        self._selector = step.criterion
+        self._step = step
+        self._place = (str(step.method), step.step, index)
+        self._base: Weights = {}
+        self._used, self._newest = BlockStatistics(), BlockStatistics()
+        self._found = ThinnedBlock()
+
+    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
+        self._base |= base
+        group = GROUP_OF[next(iter(base))]
+        self._used.groups[group], self._newest.groups[group] = used, newest
+        if len(self._base) < len(GROUP_OF):
+            return
+        seed = self._step.store.config.protocol.seed * 1_000_003 + self._place[2]
+        with timed("select"), exact_products():
+            generator = torch.Generator().manual_seed(seed)
+            self._found = thin_block(self._selector, self._base, self._used, generator)
+
+    def finish(self) -> list[Record]:
+        before = self._before()
+        with one_thread():
+            arrays = _arrays(self._found, self._given_before(before))
+            self._step.store.save_arrays("neurons", *self._place, arrays)
+            kept = None if before is None else before["kept"]
+            return _records(self._place, self._base, self._found, kept, _gram(self._newest))
+
+    def weights(self, base: Weights) -> Weights:
+        return self._found.weights
+
+    def _before(self) -> Mapping[str, NDArray[Any]] | None:
+        """What the step before stored of this block."""
+        method, step, index = self._place
+        return None if step == 1 else self._step.store.arrays("neurons", method, step - 1, index)
+
+    def _given_before(self, before: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
+        """Columns of down that differ from the dense ones before this step."""
+        if before is None or not self._step.strategy.starts_from_pruned:
+            return np.zeros(0, np.int64)
+        return before["columns"]
+
+
 @dataclass
 class NeuronStep(Step):
     """`Step` with neurons: chosen, stored, recorded and propagated in place of a mask."""
 
-    def _compress(self, index: int, base: Weights, used: BlockStatistics) -> ThinnedBlock:
-        if not isinstance(self.criterion, NeuronSelector):
-            raise TypeError(f"{self.criterion} chooses no neurons")
-        generator = torch.Generator().manual_seed(self.store.config.protocol.seed * 1_000_003 + index)
-        return thin_block(self.criterion, base, used, generator)
-
-    def _record(
-        self, index: int, base: Weights, found: Compressed, used: BlockStatistics, newest: BlockStatistics
-    ) -> list[Record]:
-        if not isinstance(found, ThinnedBlock):
-            raise TypeError("this step removes neurons")
-        place = (str(self.method), self.step, index)
-        before = self._before(index)
-        self.store.save_arrays("neurons", *place, _arrays(found, self._given_before(before)))
-        self._remember(index, used)
-        return _records(place, base, found, None if before is None else before["kept"], _gram(newest))
-
-    def _before(self, index: int) -> Mapping[str, NDArray[Any]] | None:
-        """What the step before stored of this block."""
-        if self.step == 1:
-            return None
-        return self.store.arrays("neurons", str(self.method), self.step - 1, index)
-
-    def _given_before(self, before: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
-        """Columns of down that differ from the dense ones before this step."""
-        if before is None or not self.strategy.starts_from_pruned:
-            return np.zeros(0, np.int64)
-        return before["columns"]
+    def _outcome(self, index: int) -> ThinningOutcome:
+        return ThinningOutcome(self, index)
 
 
 def _arrays(found: ThinnedBlock, given_before: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from copal_core.checkpoints.backbone import linears
+from copal_core.checkpoints.backbone import compute_dtype, linears
 from copal_core.store import RunStore
 
 Weights = dict[str, Tensor]
@@ -32,11 +32,11 @@ def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 def pruned_weights(store: RunStore, method: str, step: int, index: int, block: nn.Module) -> Weights:
     """The weights of block `index` after `step`: masked dense weights, updated ones, factors or neurons."""
-    dense = dense_weights(block)
+    dense, dtype = dense_weights(block), compute_dtype(block)
     if store.has_arrays("neurons", method, step, index):
-        return _thinned(store.arrays("neurons", method, step, index), dense)
+        return _thinned(store.arrays("neurons", method, step, index), dense, dtype)
     if store.has_arrays("factors", method, step, index):
-        return _approximated(store, method, step, index, dense)
+        return _approximated(store, method, step, index, dense, dtype)
     masks = {name: torch.from_numpy(mask) for name, mask in store.masks(method, step, index).items()}
     if not store.has_arrays("weights", method, step, index):
         return {name: weight * masks[name].to(weight.device) for name, weight in dense.items()}
@@ -45,11 +45,13 @@ def pruned_weights(store: RunStore, method: str, step: int, index: int, block: n
     for name, weight in dense.items():
         full = torch.zeros(weight.shape)
         full[masks[name]] = torch.from_numpy(values[name])
-        weights[name] = full.to(weight.device, weight.dtype)
+        weights[name] = full.to(weight.device, dtype)
     return weights
 
 
-def _approximated(store: RunStore, method: str, step: int, index: int, dense: Weights) -> Weights:
+def _approximated(
+    store: RunStore, method: str, step: int, index: int, dense: Weights, dtype: torch.dtype
+) -> Weights:
     """A low-rank method's block: factors, a hybrid's masks, and dense weights where neither is smaller."""
     factors = store.arrays("factors", method, step, index)
     masks = store.masks(method, step, index) if store.has_arrays("masks", method, step, index) else {}
@@ -69,18 +71,18 @@ def _approximated(store: RunStore, method: str, step: int, index: int, dense: We
             full[torch.from_numpy(masks[name])] = torch.from_numpy(values[name])
         elif name in masks:
             full = weight * torch.from_numpy(masks[name]).to(weight.device)
-        weights[name] = full.to(weight.device, weight.dtype)
+        weights[name] = full if full is weight else full.to(weight.device, dtype)
     return weights
 
 
-def _thinned(arrays: Mapping[str, NDArray[Any]], dense: Weights) -> Weights:
+def _thinned(arrays: Mapping[str, NDArray[Any]], dense: Weights, dtype: torch.dtype) -> Weights:
     """A block with neurons removed: zero rows of gate and up, zero columns of down, columns that took over."""
     device = dense["down_proj"].device
     kept = torch.from_numpy(arrays["kept"]).to(device)
     down = dense["down_proj"].float() * kept  # (hidden, d_ff)
     down[:, torch.from_numpy(arrays["columns"]).to(device)] = torch.from_numpy(arrays["down"]).to(device)
     rows = {name: dense[name] * kept[:, None] for name in ("gate_proj", "up_proj")}
-    return {**dense, **rows, "down_proj": down.to(dense["down_proj"].dtype)}
+    return {**dense, **rows, "down_proj": down.to(dtype)}
 
 
 def variant(store: RunStore, method: str, step: int) -> Callable[[int, nn.Module], Weights]:

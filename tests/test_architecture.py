@@ -27,11 +27,12 @@ FLOW = {
     "records": {"errors"},
     "checkpoints": LEAVES | {"files"},
     "domains": LEAVES | {"files"},
-    "statistics": LEAVES | {"checkpoints"},
+    "precision": set(),
+    "statistics": LEAVES | {"checkpoints", "precision"},
     "masks": LEAVES,
     "criteria": LEAVES | {"statistics", "masks"},
     "strategies": LEAVES | {"statistics"},
-    "pruning": LEAVES | {"checkpoints", "criteria", "statistics", "masks"},
+    "pruning": LEAVES | {"precision", "checkpoints", "criteria", "statistics", "masks"},
     "neurons": LEAVES | {"criteria", "statistics"},
     "evaluation": LEAVES | {"checkpoints", "statistics", "metrics"},
     "progress": LEAVES,
@@ -39,7 +40,7 @@ FLOW = {
     "store": LEAVES | {"files", "records", "results"},
     "runs": LEAVES | {"files", "store"},
 }
-LONGER = {"copal_core/store.py": 345, "copal_core/cli.py": 320}  # files longer than 300 lines are named here
+LONGER = {"copal_core/store.py": 346, "copal_core/cli.py": 320}  # files longer than 300 lines are named here
 STORED = "checkpoints domains statistics criteria strategies masks pruning evaluation metrics figures lowrank neurons"
 
 

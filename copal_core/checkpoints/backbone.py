@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from copal_core.checkpoints import residence
+from copal_core.checkpoints.readers import BlockReader, MappedReader, PinnedReader, prefix_of
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.errors import CheckpointError
 
@@ -27,14 +30,23 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 PROJECTIONS: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+_EMBEDDING = "model.embed_tokens.weight"
+
+
+class CastLinear(nn.Linear):
+    """A linear layer whose weight may be stored narrower than it computes: it is widened for each use."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, self.weight.to(inputs.dtype), self.bias)
 
 
 class Backbone:
     """Embedding, decoder blocks and head of a LLaMA-architecture model, for inference.
 
     folder: config.json and safetensors files. device, dtype: resolved names such as 'cpu', 'float32'.
-    keep_blocks: hold the blocks in memory once read; otherwise map a block's file pages each time it is
-    visited and let go of them after, so that the model's size does not bound what fits. Default: on a GPU.
+    keep_blocks: hold the blocks in memory once read; otherwise each visits when it is its turn, is read while
+    the one before computes, and is let go of after, so that the model's size does not bound what fits. By
+    default they are kept when they take no more than a share of the free memory. What is computed is the same.
     """
 
     def __init__(self, folder: Path, device: str, dtype: str, keep_blocks: bool | None = None) -> None:
@@ -43,7 +55,6 @@ class Backbone:
         self.folder = folder
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self._keep = self.device.type != "cpu" if keep_blocks is None else keep_blocks
         try:
             self.config = AutoConfig.from_pretrained(folder)
             self.config.dtype = self.dtype
@@ -56,47 +67,39 @@ class Backbone:
                 "correct it, or copy the file again"
             ) from error
         self.depth: int = self.config.num_hidden_layers
-        self._files = WeightFiles(folder)
+        self.files = WeightFiles(folder)
         self._model.eval().requires_grad_(False)
-        self._load_ends()
-        self._resident = [False] * self.depth
+        self._prepare_ends()
+        self._prepare_blocks(keep_blocks)
 
-    def _load_ends(self) -> None:
-        """Materialise everything but the decoder blocks: embedding, rotary tables, last norm, head."""
+    @property
+    def architecture(self) -> str:
+        """The model's class in transformers."""
+        return type(self._model).__name__
+
+    @property
+    def keeps_blocks(self) -> bool:
+        """Whether blocks stay in memory; otherwise one visits at a time."""
+        return self._keep
+
+    # -- embedding and head ------------------------------------------------------------------------------
+
+    def _prepare_ends(self) -> None:
+        """The last norm and the rotary tables stay; of the embedding only the rows in use are read."""
         inner = self._model.model
-        self._assign(inner.embed_tokens, "model.embed_tokens.")
-        self._assign(inner.norm, "model.norm.")
-        if self.config.tie_word_embeddings or "lm_head.weight" not in self._files:
-            self._model.lm_head.weight = inner.embed_tokens.weight
-        else:
-            self._assign(self._model.lm_head, "lm_head.")
+        self._fill(inner.norm, "model.norm.", self.files.read("model.norm.", str(self.device), self.dtype))
+        tied = self.config.tie_word_embeddings or "lm_head.weight" not in self.files
+        self._head = _EMBEDDING if tied else "lm_head.weight"
+        self._head_loaded = False
+        for name, module in ((_EMBEDDING, inner.embed_tokens), (self._head, self._model.lm_head)):
+            if (found := self._stored_shape(name)) != tuple(module.weight.shape):
+                wanted = tuple(module.weight.shape)
+                raise _misfit(self.folder, name.removesuffix("weight"), f"{found} instead of {wanted}")
         # its tables are no part of the files: computed from the configuration, on the real device
         inner.rotary_emb = type(inner.rotary_emb)(config=self.config).to(self.device)
 
-    def _assign(self, module: nn.Module, prefix: str) -> None:
-        tensors = self._files.read(prefix, str(self.device), self.dtype)
-        try:
-            module.load_state_dict(tensors, strict=True, assign=True)
-        except RuntimeError as error:
-            detail = str(error).splitlines()[-1].strip()
-            raise CheckpointError(
-                f"{self.folder}: tensors {prefix}* do not fit config.json ({detail})"
-            ) from error
-        module.requires_grad_(False)
-
-    @contextmanager
-    def block(self, index: int) -> Iterator[nn.Module]:
-        """Decoder block `index` with the checkpoint's own (dense) weights."""
-        block = self._model.model.layers[index]
-        if not self._resident[index]:
-            self._assign(block, f"model.layers.{index}.")
-            self._resident[index] = True
-        try:
-            yield block
-        finally:
-            if not self._keep:
-                block.to("meta")
-                self._resident[index] = False
+    def _stored_shape(self, name: str) -> tuple[int, ...]:
+        return self.files.headers(name)[0].shape
 
     @torch.no_grad()
     def embed(self, tokens: Tensor) -> Tensor:
@@ -110,7 +113,73 @@ class Backbone:
                 f"token {highest} is outside the vocabulary of {self.config.vocab_size} in '{self.folder}': the "
                 "tokenizer belongs to another model; copy the model's own tokenizer into the folder"
             )
-        return self._model.model.embed_tokens(tokens.to(self.device))
+        rows = F.embedding(tokens.cpu(), self.files.view(_EMBEDDING))
+        if not self._keep:
+            self.files.release(_EMBEDDING)
+        return rows.to(self.device).to(self.dtype)
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (windows, length, hidden) after the last block -> (windows, length, vocabulary)."""
+        head = self._model.lm_head
+        if not self._head_loaded:
+            weight = self.files.widened(self._head, str(self.device), self.dtype)
+            self._fill(head, self._head.removesuffix("weight"), {"weight": weight})
+            self._head_loaded = True
+        return head(self._model.model.norm(hidden))
+
+    def _leave_head(self) -> None:
+        if self._head_loaded and not self._keep:
+            self._model.lm_head.to("meta")
+            self._head_loaded = False
+            self.files.release(self._head)
+
+    # -- decoder blocks ------------------------------------------------------------------------------------
+
+    def _prepare_blocks(self, keep: bool | None) -> None:
+        self._resident = [False] * self.depth
+        if keep is None:
+            budget = residence.memory_budget(str(self.device))
+            keep = residence.keeps_blocks(self._block_bytes(), budget)
+        self._keep = keep
+        self._reader: BlockReader
+        if self.device.type == "cpu":
+            self._reader = MappedReader(self.files, self.dtype)
+        else:
+            self._reader = PinnedReader(self.files, self.dtype, self.device)
+        for module in self._model.model.layers.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = CastLinear
+
+    def _block_bytes(self) -> int:
+        """Bytes of all decoder blocks in the number format that is computed with."""
+        return self.dtype.itemsize * sum(tensor.size for tensor in self.files.headers("model.layers."))
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[nn.Module]:
+        """Decoder block `index` with the checkpoint's own (dense) weights."""
+        block = self._model.model.layers[index]
+        self._leave_head()
+        if not self._resident[index]:
+            self._fill(block, prefix_of(index), self._reader.take(index, self._keep))
+            self._resident[index] = True
+        following = (index + 1) % self.depth  # after the last, another pass often begins
+        if not self._resident[following]:
+            self._reader.ahead(following)
+        try:
+            yield block
+        finally:
+            if not self._keep:
+                block.to("meta")
+                self._resident[index] = False
+                self._reader.let_go(index)
+
+    def _fill(self, module: nn.Module, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+        try:
+            module.load_state_dict(tensors, strict=True, assign=True)
+        except RuntimeError as error:
+            raise _misfit(self.folder, prefix, str(error).splitlines()[-1].strip()) from error
+        module.requires_grad_(False)
 
     @torch.no_grad()
     def block_arguments(self, length: int) -> dict[str, Any]:
@@ -122,26 +191,36 @@ class Backbone:
         recorder = _Recorder()
         layers = inner.layers
         inner.layers = nn.ModuleList([recorder, *list(layers)[1:]])
+        nothing = torch.zeros((1, length, self.config.hidden_size), dtype=self.dtype, device=self.device)
         try:
-            inner(input_ids=torch.zeros((1, length), dtype=torch.long, device=self.device), use_cache=False)
+            inner(inputs_embeds=nothing, use_cache=False)
         except _Recorded:
             pass
         finally:
             inner.layers = layers
         return recorder.arguments
 
-    @torch.no_grad()
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden (windows, length, hidden) after the last block -> (windows, length, vocabulary)."""
-        return self._model.lm_head(self._model.model.norm(hidden))
-
     def causal_lm(self) -> nn.Module:
-        """The whole model, every block in memory, for generation and export."""
+        """The whole model, every block in memory, for training and generation."""
         self._keep = True
+        model, device = self._model, str(self.device)
         for index in range(self.depth):
             with self.block(index):
                 pass
-        return self._model
+        if model.model.embed_tokens.weight.is_meta:
+            table = self.files.widened(_EMBEDDING, device, self.dtype)
+            self._fill(model.model.embed_tokens, "model.embed_tokens.", {"weight": table})
+        if self._head == _EMBEDDING:
+            model.lm_head.weight = model.model.embed_tokens.weight
+        elif not self._head_loaded:
+            table = self.files.widened(self._head, device, self.dtype)
+            self._fill(model.lm_head, "lm_head.", {"weight": table})
+        self._head_loaded = True
+        return model
+
+
+def _misfit(folder: Path, prefix: str, detail: str) -> CheckpointError:
+    return CheckpointError(f"{folder}: tensors {prefix}* do not fit config.json ({detail})")
 
 
 class _Recorded(Exception):
@@ -178,6 +257,11 @@ def linears(block: nn.Module) -> dict[str, nn.Linear]:
     return {name: found[name] for name in PROJECTIONS}
 
 
+def compute_dtype(block: nn.Module) -> torch.dtype:
+    """The number format of a block's activations; a visiting block's weights may be stored narrower."""
+    return next(parameter.dtype for parameter in block.parameters() if parameter.dim() == 1)
+
+
 @contextmanager
 def swapped(block: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let the block compute with other weights (projection -> (out, in)); the old ones come back."""
@@ -185,7 +269,9 @@ def swapped(block: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     previous = {name: layers[name].weight.data for name in weights}
     try:
         for name, weight in weights.items():
-            layers[name].weight.data = weight.to(previous[name].dtype)
+            # as it is stored when that says it all, else as the block computes
+            same = weight.dtype == previous[name].dtype
+            layers[name].weight.data = weight if same else weight.to(compute_dtype(block))
         yield
     finally:
         for name, weight in previous.items():

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from copal_core.config import Structure
 from copal_core.criteria import CRITERIA
 from copal_core.errors import InvalidValueError
-from copal_core.masks import select
+from copal_core.masks import Selection, select
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
+
+_SCORED_AT_ONCE = 4 * 2**20  # weights; a score takes several times their bytes while it is computed
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Criterion(ABC):
 
     name: ClassVar[str]
     updates_weights: ClassVar[bool] = False
+    by_row: ClassVar[bool] = True  # a row's scores depend on its weights, its statistics and the input alone
 
     @abstractmethod
     def statistics(self) -> tuple[Statistic, ...]:
@@ -54,9 +58,26 @@ class Criterion(ABC):
         self, weight: Tensor, statistics: GroupStatistics, structure: Structure, sections: Sequence[int]
     ) -> Pruned:
         """Remove the lowest scores. weight: (out, in); sections: row counts of the stacked layers."""
-        scores = self.score(weight, statistics)
-        selection = select(scores, structure, sections)
+        scores, selection = self.choose(weight, statistics, structure, sections)
         return Pruned(weight.float() * selection.kept, selection.kept, scores, selection.thresholds, {})
+
+    def choose(
+        self, weight: Tensor, statistics: GroupStatistics, structure: Structure, sections: Sequence[int]
+    ) -> tuple[Tensor, Selection]:
+        """Scores (out, in) float32 and what stays, without the weights that come of it."""
+        scores = self.scores(weight, statistics)
+        return scores, select(scores, structure, sections)
+
+    def scores(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
+        """`score`, a bounded number of rows at a time where rows do not depend on each other."""
+        rows = max(1, _SCORED_AT_ONCE // weight.shape[1])
+        if not self.by_row or rows >= weight.shape[0]:
+            return self.score(weight, statistics)
+        scores = torch.empty(weight.shape, device=weight.device)
+        for start in range(0, weight.shape[0], rows):
+            stop = min(start + rows, weight.shape[0])
+            scores[start:stop] = self.score(weight[start:stop], statistics.rows(start, stop))
+        return scores
 
 
 def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Criterion:

@@ -32,6 +32,7 @@ class SparseGPT(Criterion):
     damping: float = 0.01
     block: float = 128.0
     updates_weights = True
+    by_row = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.damping < 1:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from copal_core.checkpoints import Checkpoint
-from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.checkpoints.backbone import Backbone
+from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.decompositions import DecompositionStore
 from copal_core.errors import RunError
+from copal_core.factored.linear import place_of
 from copal_core.factored.packed import load_factors, save_factors
 from copal_core.factored.workshop import Member
 from copal_core.files import new_folder
@@ -35,12 +35,12 @@ def export_member(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     backbone = Backbone(checkpoint.folder, "cpu", "float32")
-    small = _small(backbone, member.factors)
+    small = _small(checkpoint, member.factors)
     save_factors(
         temporary / "factors.safetensors", small, {"checkpoint": checkpoint.name, "member": member.name}
     )
-    merge(backbone, member)
-    backbone.causal_lm().save_pretrained(temporary / "merged")  # type: ignore[operator]
+    (temporary / "merged").mkdir()
+    write_checkpoint(backbone, temporary / "merged", member.weights, lossless=False)
     checkpoint.tokenizer().save_pretrained(temporary / "merged")
     (temporary / "README.md").write_text(_card(checkpoint, member, table or {}), encoding="utf-8")
     if out.exists():
@@ -49,20 +49,11 @@ def export_member(
     return out
 
 
-@torch.no_grad()
-def merge(backbone: Backbone, member: Member) -> None:
-    """Write the products of the factors into the backbone's own weights."""
-    for index in range(backbone.depth):
-        with backbone.block(index) as block:
-            layers = linears(block)
-            for projection, weight in member.weights(index, block).items():
-                layers[projection].weight.data = weight
-
-
-def _small(backbone: Backbone, factors: Mapping[str, Factors]) -> dict[str, Factors]:
+def _small(checkpoint: Checkpoint, factors: Mapping[str, Factors]) -> dict[str, Factors]:
     """Those that are smaller than the layer they replace; the others are in the merged checkpoint."""
-    model = backbone.causal_lm()
-    return {n: f for n, f in factors.items() if f.parameters < model.get_submodule(n).weight.numel()}  # type: ignore[operator]
+    shapes = checkpoint.describe().projections
+    full = {name: rows * columns for name, (rows, columns) in shapes.items()}
+    return {n: f for n, f in factors.items() if f.parameters < full[place_of(n)[1]]}
 
 
 def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float]) -> str:

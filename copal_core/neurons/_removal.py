@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,8 +29,7 @@ def shrink(model: Any, kept: Sequence[Tensor]) -> int:
         raise InvalidValueError("the masks of neurons do not fit this model's feed-forward layers")
     width = width_after(kept)
     for layer, mask in zip(layers, kept, strict=True):
-        # kept ones first, zeroed ones behind them; then back in their order
-        chosen = (~mask).sort(stable=True).indices[:width].sort().values
+        chosen = _chosen(mask, width)
         mlp = layer.mlp
         for linear in (mlp.gate_proj, mlp.up_proj):
             _take_rows(linear, chosen.to(linear.weight.device))
@@ -38,6 +37,29 @@ def shrink(model: Any, kept: Sequence[Tensor]) -> int:
         mlp.intermediate_size = width
     model.config.intermediate_size = width
     return width
+
+
+def without_neurons(
+    block: nn.Module, weights: Mapping[str, Tensor], kept: Tensor, width: int
+) -> dict[str, Tensor]:
+    """One block's tensors with `width` neurons, by projection, biases as 'projection.bias'.
+
+    weights: projection -> (out, in) with zeros for removed neurons. kept: (d_ff,) bool.
+    """
+    found = dict(weights)
+    chosen = _chosen(kept, width).to(found["down_proj"].device)
+    found["down_proj"] = found["down_proj"][:, chosen]
+    for name in ("gate_proj", "up_proj"):
+        found[name] = found[name][chosen]
+        bias = block.get_submodule(f"mlp.{name}").bias
+        if isinstance(bias, Tensor):
+            found[f"{name}.bias"] = bias[chosen]
+    return found
+
+
+def _chosen(kept: Tensor, width: int) -> Tensor:
+    """(width,) the kept neurons, filled up with removed ones, in their order."""
+    return (~kept).sort(stable=True).indices[:width].sort().values
 
 
 def _take_rows(linear: nn.Linear, rows: Tensor) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
+from copal_core.precision import add_product, factor_dtype
 
 
 class Statistic(ABC):
@@ -64,8 +65,8 @@ class InputGram(Statistic):
         return torch.zeros(columns, columns, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
-        x = inputs.float()
-        total.addmm_(x.T, x)
+        x = inputs.to(factor_dtype(inputs))
+        add_product(total, x, x)
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,23 @@ class AbsoluteCoupling(Statistic):
         return torch.zeros(rows, columns, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
-        total.addmm_(stacked_abs(outputs).T, inputs.float().abs())
+        add_product(total, stacked_abs(outputs), inputs.to(factor_dtype(inputs)).abs())
 
 
 def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
-    """|Y| of a group's projections side by side: (tokens, Σ out) float32."""
-    tokens = outputs[0].shape[0]
-    stacked = torch.empty(tokens, sum(y.shape[1] for y in outputs), device=outputs[0].device)
+    """|Y| of a group's projections side by side: (tokens, Σ out), to be multiplied with `add_product`."""
+    first = outputs[0]
+    columns = sum(y.shape[1] for y in outputs)
+    stacked = torch.empty(first.shape[0], columns, device=first.device, dtype=factor_dtype(first))
     start = 0
     for y in outputs:
-        torch.abs(y.float(), out=stacked[:, start : start + y.shape[1]])
+        torch.abs(y.to(stacked.dtype), out=stacked[:, start : start + y.shape[1]])
         start += y.shape[1]
     return stacked
+
+
+# totals with one row for each stacked output; the others belong to the input alone
+PER_OUTPUT = frozenset({AbsoluteCoupling.name})
 
 
 @dataclass
@@ -113,6 +119,11 @@ class GroupStatistics:
         if self.tokens < 1:
             raise InvalidValueError(f"statistic '{name}' holds no tokens; calibrate first")
         return self.require(name) / self.tokens
+
+    def rows(self, start: int, stop: int) -> GroupStatistics:
+        """Views of what belongs to the stacked outputs `start` to `stop`."""
+        totals = {n: t[start:stop] if n in PER_OUTPUT else t for n, t in self.totals.items()}
+        return GroupStatistics(self.tokens, totals)
 
     def plus(self, other: GroupStatistics) -> GroupStatistics:
         """The statistics of both sets of tokens together."""

@@ -108,7 +108,7 @@ class ColumnSensitivity(Statistic):
         return torch.zeros(columns, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
-        reach = stacked_abs(outputs) @ _required(weight).abs()  # (tokens, d_ff)
+        reach = stacked_abs(outputs).float() @ _required(weight).abs()  # (tokens, d_ff)
         total += (reach * inputs.float().abs()).sum(dim=0)
 
 
