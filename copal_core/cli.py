@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from copal_core import cli_diagnose, cli_groups, cli_runs
+from copal_core import cli_diagnose, cli_groups, cli_runs, cli_sweep
 from copal_core.cli_app import add_options as add_app_options
 from copal_core.cli_app import open_app
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
             map_size=options.map_size,
         ),
     )
-    _check_names(config)
+    check_names(config)
     store = Runs(options.runs).create(config, options.title)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
     return _compute(store, options.json)
@@ -148,7 +148,7 @@ def _check_text(options: argparse.Namespace) -> None:
                 raise InvalidValueError(f"--{name.replace('_', '-')} '{shown}' is not UTF-8; rename it")
 
 
-def _check_names(config: RunConfig) -> None:
+def check_names(config: RunConfig) -> None:
     """Refuse unknown domains, methods and options before a run's folder is made."""
     from copal_core.compressors import build_compressor
     from copal_core.domains import find
@@ -270,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_diagnose.add_commands(command)
     cli_runs.add_commands(command)
     cli_groups.add_commands(command)
+    cli_sweep.add_commands(command)
     return parser
 
 

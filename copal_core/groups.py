@@ -1,4 +1,4 @@
-"""Groups of runs that differ in one thing: the seed, the calibration size, or the order of the domains.
+"""Groups of runs that differ in one thing (the seed, the calibration size, the order of the domains), or in many.
 
 A group is a file, `groups/ID/group.json`, that lists its members before they are computed; each member is a
 run like any other, made when its turn comes, and resumable by itself.
@@ -25,7 +25,7 @@ from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import Runs
 from copal_core.store import RUN_ID, RunStore, now
 
-KINDS = ("repeat", "orders")
+KINDS = ("repeat", "orders", "sweep")
 ACTIVE = ("starting", "running")
 MOST = 64  # runs of one group
 _SEEDS = 2**31
@@ -218,7 +218,7 @@ class Groups:
     ) -> Group:
         """A new group of runs with these configurations. A finished `base` stands for its own configuration."""
         if kind not in KINDS:
-            raise InvalidValueError(f"group kind '{kind}' is not known; use {' or '.join(KINDS)}")
+            raise InvalidValueError(f"group kind '{kind}' is not known; use {', '.join(KINDS)}")
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
         group_id = f"{stamp}-{kind}-{secrets.token_hex(2)}"
         members = []
@@ -263,6 +263,9 @@ def described(config: RunConfig, kind: str) -> str:
     """What sets a member apart, in words: 'seed 3, calibration 16×256', or its domains in order."""
     if kind == "orders":
         return " → ".join(config.domains)
+    if kind == "sweep":
+        parts = (config.checkpoint, config.methods[0], config.structure, " → ".join(config.domains))
+        return ", ".join([*map(str, parts), f"seed {config.protocol.seed}"])
     return f"seed {config.protocol.seed}, calibration {config.protocol.calibration}".replace("x", "×")
 
 

@@ -1,0 +1,140 @@
+"""The command `sweep`: a grid of runs on Ray."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from copal_core import cluster, sweeps
+from copal_core.config import Method, Protocol, Windows
+from copal_core.errors import InvalidValueError
+from copal_core.groups import Group, Groups, summary
+
+AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add `sweep` to the parser through `command(name, function, summary)`."""
+    sweep = command("sweep", _sweep, "Compute a grid of runs on Ray; every run resumes where it was stopped.")
+    sweep.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
+    sweep.add_argument(
+        "--resume", default=None, metavar="SWEEP", help="go on with a sweep; no grid is needed"
+    )
+    many = {"action": "append", "default": []}
+    sweep.add_argument("--checkpoint", **many, help="once for each; default: smollm2-135m")
+    sweep.add_argument("--domain", **many, help="once each, in order")
+    sweep.add_argument("--method", **many, help="NAME:STRATEGY, once for each")
+    sweep.add_argument(
+        "--structure", **many, help="unstructured or N:M, once for each; default: unstructured"
+    )
+    sweep.add_argument("--sparsity", type=float, **many, help="share removed, once for each; default: 0.5")
+    sweep.add_argument(
+        "--group", default="row", choices=["row", "layer"], help="where thresholds are compared"
+    )
+    sweep.add_argument(
+        "--orders", type=int, default=1, help="orders of the domains: 1 as given, 0 all, n random"
+    )
+    sweep.add_argument("--seed", type=int, **many, help="once for each; default: 0")
+    sweep.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
+    sweep.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
+    sweep.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])
+    sweep.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    sweep.add_argument("--device", default="auto")
+    sweep.add_argument("--title", default="")
+    sweep.add_argument(
+        "--ray-address", default="", help="a running cluster ('auto': on this machine); default: start one"
+    )
+    sweep.add_argument(
+        "--workers", type=int, default=0, help="runs at the same time; default: as many as fit"
+    )
+    sweep.add_argument("--threads", type=int, default=1, help="of each worker")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    where = cluster.Cluster(options.ray_address, options.workers, options.threads)
+    if not cluster.available():  # before a folder is made
+        with cluster.connected(where):
+            pass
+    groups = Groups(options.runs)
+    if options.resume is not None:
+        group = groups.open(options.resume)
+        if group.kind != sweeps.KIND:
+            raise InvalidValueError(
+                f"group '{group.id}' is no sweep; `groups {group.id} --resume` goes on with it"
+            )
+        group.clear_cancel()
+    else:
+        group = groups.create(sweeps.KIND, _grid(options).configs(), title=options.title)
+    return _compute(group, where, options.json)
+
+
+def _grid(options: argparse.Namespace) -> sweeps.Grid:
+    protocol = Protocol(
+        calibration=Windows.parse(options.calibration),
+        evaluation=Windows.parse(options.evaluation),
+        propagate=options.propagate,
+        dtype=options.dtype,
+        device=options.device,
+    )
+    grid = sweeps.Grid(
+        checkpoints=options.checkpoint or ["smollm2-135m"],
+        domains=options.domain,
+        methods=[Method.parse(text) for text in options.method],
+        structures=sweeps.structures(
+            options.structure or ["unstructured"], options.sparsity or [0.5], options.group
+        ),
+        seeds=options.seed or [0],
+        orders=options.orders,
+        protocol=protocol,
+    )
+    from copal_core.cli import check_names
+
+    for config in grid.configs()[: len(grid.methods)]:
+        check_names(config)
+    return grid
+
+
+def _compute(group: Group, where: cluster.Cluster, as_json: bool) -> int:
+    stopped = False
+
+    def on_signal(number: int, frame: Any) -> None:
+        nonlocal stopped
+        stopped = True
+
+    print(f"sweep {group.id}: {len(group.members)} runs in {group.root}", file=sys.stderr)
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        cluster.compute(group, where, _tell, lambda: stopped)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    _print(group, as_json)
+    return 0
+
+
+def _tell(event: dict[str, Any]) -> None:
+    words = event["problem"] or "done"
+    print(f"{event['done']} of {event['of']}  {event['run']}  {words}", file=sys.stderr)
+
+
+def _print(group: Group, as_json: bool) -> None:
+    table = sweeps.outcomes(group)
+    if as_json:
+        rows = json.loads(table.to_json(orient="records"))
+        print(json.dumps({**summary(group), "outcomes": rows}, ensure_ascii=False))
+        return
+    print(f"{group.id}: {group.state().status}\naverage perplexity after the last domain, lower is better")
+    print(
+        f"{'checkpoint':16}{'method':28}{'structure':16}{'seed':>6}{'kept':>8}{'dense':>10}{'average':>10}{'BWT':>9}"
+    )
+    for row in table.sort_values("average").itertuples():
+        transfer = "-" if row.backward_transfer is None else f"{row.backward_transfer:.2f}"
+        print(
+            f"{row.checkpoint[-15:]:16}{row.method[:27]:28}{row.structure[:15]:16}{row.seed:>6}{row.kept:>8.1%}"
+            f"{row.dense_average:>10.2f}{row.average:>10.2f}{transfer:>9}"
+        )

@@ -1,0 +1,287 @@
+"""Sweeps and large calibrations on Ray: the same runs, computed by whoever is free.
+
+Ray is optional (requirements-cluster.txt). A worker that sees the runs folder (this machine, or a shared disk)
+computes a run in it, block by block resumable; one that does not computes in a folder of its own and sends the
+finished run back. Either way a lost worker costs at most the runs it had in hand: Ray gives them to another, and
+a restarted driver computes what is not done.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from copal_core import files
+from copal_core.config import RunConfig
+from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
+from copal_core.groups import Group, Member
+from copal_core.runs import Runs
+from copal_core.store import RunStore
+
+Report = Callable[[dict[str, Any]], None]
+_RETRIES = 3  # times a run is given to another worker when its own is lost
+_POLL = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """address: of a running cluster ('auto' finds one on this machine); empty starts one here, for this process.
+
+    workers: runs computed at the same time; 0 for as many as the processors allow. threads: of each.
+    """
+
+    address: str = ""
+    workers: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.threads < 1:
+            raise InvalidValueError(
+                f"{self.workers} workers of {self.threads} threads are not possible; use 0 or more workers (0: as many "
+                "as fit) of 1 or more threads"
+            )
+
+
+def available() -> bool:
+    """Whether Ray is installed; without importing it."""
+    return find_spec("ray") is not None
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """The ray module, connected, and disconnected at the end. Raises InvalidValueError without Ray or cluster."""
+    if not available():
+        raise InvalidValueError(
+            "a sweep needs Ray, which is not installed: pip install -r requirements-cluster.txt"
+        )
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # else Ray warns about GPUs that are not asked for
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(ray, cluster)
+    try:
+        yield ray
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(ray: Any, cluster: Cluster) -> None:
+    given: dict[str, Any] = {"address": cluster.address}
+    if not cluster.address:
+        count = cluster.workers * cluster.threads or None
+        given = {"address": "local", "num_cpus": count, "include_dashboard": False}
+    try:
+        ray.init(logging_level="warning", log_to_driver=False, **given)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise InvalidValueError(
+            f"there is no Ray cluster at '{cluster.address or 'this machine'}' ({reason}); start one with `ray start "
+            "--head`, or leave the address out"
+        ) from None
+
+
+def compute(
+    group: Group,
+    cluster: Cluster,
+    report: Report = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Compute what is missing of a sweep. A run that fails holds up no other.
+
+    report: receives {"event": "finished", "run", "done", "of"} for each run, and "running" now and then. Raises
+    Cancelled when the group is cancelled or should_stop says so, RunError at the end when a run failed.
+    """
+    with group.lock():
+        group.set_state("running")
+        try:
+            with connected(cluster) as ray:
+                problems = _Sweep(ray, group, cluster, report, should_stop).compute()
+        except Cancelled:
+            group.set_state(
+                "cancelled", "cancelled; what was finished is kept, and resume goes on from there"
+            )
+            raise
+        except CopalError as error:
+            group.set_state("failed", str(error))
+            raise
+        except BaseException as error:
+            group.set_state("failed", f"a defect: {type(error).__name__}: {error}")
+            raise
+        group.set_state("failed" if problems else "done", "; ".join(problems[:3]))
+    if problems:
+        raise RunError(f"{len(problems)} of {len(group.members)} runs did not finish: {problems[0]}")
+
+
+class _Sweep:
+    """The driver: hands runs to workers, takes results, passes a request to stop on."""
+
+    def __init__(
+        self, ray: Any, group: Group, cluster: Cluster, report: Report, should_stop: Callable[[], bool]
+    ) -> None:
+        self._ray, self._group, self._cluster = ray, group, cluster
+        self._report, self._should_stop = report, should_stop
+        self._token = secrets.token_hex(16)
+        files.write_text(group.folder / "token", self._token)
+        self._task = ray.remote(num_cpus=cluster.threads, max_retries=_RETRIES)(_work)
+
+    def compute(self) -> list[str]:
+        """What went wrong, in words; nothing when every run is done."""
+        waiting = [member for member in self._group.members if not _done(self._group.store_of(member))]
+        done, problems, running = len(self._group.members) - len(waiting), [], {}
+        try:
+            while waiting or running:
+                self._stop_if_asked()
+                while waiting and (not self._cluster.workers or len(running) < self._cluster.workers):
+                    member = waiting.pop(0)
+                    running[self._submit(member)] = member
+                ready, _ = self._ray.wait(list(running), timeout=_POLL)
+                for reference in ready:
+                    member = running.pop(reference)
+                    problem = self._take(reference, member)
+                    problems += [problem] if problem else []
+                    done += not problem
+                    self._report(
+                        {"event": "finished", "run": member.run, "problem": problem, "done": done,
+                         "of": len(self._group.members)}
+                    )  # fmt: skip
+        except BaseException:
+            self._call_back(running)
+            raise
+        return problems
+
+    def _submit(self, member: Member) -> Any:
+        store = self._group.store_of(member) or create(self._group, member)
+        store.clear_cancel()
+        environment = {name: value for name, value in os.environ.items() if name.startswith("COPAL_")}
+        return self._task.remote(
+            str(self._group.root), str(self._group.folder / "token"), self._token, member.run, member.config,
+            store.info, self._cluster.threads, environment,
+        )  # fmt: skip
+
+    def _take(self, reference: Any, member: Member) -> str:
+        """A finished task; returns the problem in words, '' when the run is done."""
+        try:
+            outcome: dict[str, Any] = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            return f"run {member.run}: a defect: {str(error.cause)[:160]}"
+        except self._ray.exceptions.RayError as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+            return f"run {member.run} lost its worker {_RETRIES + 1} times ({reason}); resume the sweep"
+        if outcome["folder"] is not None:
+            _unpack(outcome["folder"], self._group.root / member.run)
+        return f"run {member.run}: {outcome['problem']}" if outcome["problem"] else ""
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop() or self._group.cancel_requested():
+            raise Cancelled("the sweep was cancelled")
+
+    def _call_back(self, running: Mapping[Any, Member]) -> None:
+        """Ask every run in hand to stop within one block, wait a little, then insist."""
+        for member in running.values():
+            store = self._group.store_of(member)
+            if store is not None:
+                store.request_cancel()
+        left = list(running)
+        if left:
+            _, left = self._ray.wait(left, num_returns=len(left), timeout=20)
+        for reference in left:
+            self._ray.cancel(reference, force=True)
+
+
+def create(group: Group, member: Member) -> RunStore:
+    """The run of a member whose turn has come."""
+    from copal_core.groups import described
+
+    config = member.settings()
+    title = f"{group.title or 'sweep'}: {described(config, group.kind)}"[:120]
+    store = Runs(group.root).create(config, title, member.run)
+    store.describe(group=group.id)
+    return store
+
+
+def _done(store: RunStore | None) -> bool:
+    try:
+        return store is not None and store.state().status == "done"
+    except RunError:
+        return False
+
+
+# -- on the worker -------------------------------------------------------------------------------------
+
+
+def _work(
+    root: str,
+    token_file: str,
+    token: str,
+    run: str,
+    config: str,
+    info: dict[str, Any],
+    threads: int,
+    environment: dict[str, str],
+) -> dict[str, Any]:
+    """Compute one run; {"problem": words or '', "folder": the packed run, or None when it is in its place}."""
+    import torch
+
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    path = Path(token_file)
+    if path.is_file() and path.read_text() == token:  # the very folder of the driver
+        return {"problem": _compute(Runs(Path(root)).open(run)), "folder": None}
+    with tempfile.TemporaryDirectory(prefix="copal-") as scratch:
+        store = Runs(Path(scratch)).create(RunConfig.from_json(config), run_id=run)
+        store.describe(**{name: value for name, value in info.items() if name != "recorded"})
+        return {"problem": _compute(store), "folder": _packed(store.folder)}
+
+
+def _compute(store: RunStore) -> str:
+    from copal_core import experiment
+
+    deadline = time.monotonic() + 60
+    while store.is_locked() and time.monotonic() < deadline:
+        time.sleep(1)  # the worker that had this run is being taken down
+    try:
+        experiment.run(store, should_stop=store.cancel_requested)
+    except Cancelled:
+        return "it was cancelled"
+    except CopalError as error:
+        return str(error)
+    shutil.rmtree(store.folder / "memory", ignore_errors=True)  # only a branch would need it
+    store.describe(memory_dropped=True)
+    return ""
+
+
+def _packed(folder: Path) -> bytes:
+    """A run's folder as one archive, without locks and temporary files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.endswith((".lock", ".tmp")) and path.name != "cancel":
+                archive.add(path, str(path.relative_to(folder)))
+    return buffer.getvalue()
+
+
+def _unpack(packed: bytes, folder: Path) -> None:
+    """Put a run where it belongs: whole beside it first, then in place of what was there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".arriving-", dir=folder.parent) as scratch:
+        arrived = Path(scratch) / folder.name
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(arrived, filter="data")
+        if folder.exists():
+            folder.rename(Path(scratch) / "before")
+        arrived.rename(folder)
