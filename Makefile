@@ -43,7 +43,7 @@ $(VENV)/.app: $(VENV)/.python requirements.txt requirements.lock
 	$(INSTALL) --no-deps $(ALONE)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.app requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.app requirements-dev.txt requirements-cluster.txt
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 

@@ -25,21 +25,21 @@ def add_commands(command: AddCommand) -> None:
     sweep.add_argument(
         "--resume", default=None, metavar="SWEEP", help="go on with a sweep; no grid is needed"
     )
-    many = {"action": "append", "default": []}
-    sweep.add_argument("--checkpoint", **many, help="once for each; default: smollm2-135m")
-    sweep.add_argument("--domain", **many, help="once each, in order")
-    sweep.add_argument("--method", **many, help="NAME:STRATEGY, once for each")
-    sweep.add_argument(
-        "--structure", **many, help="unstructured or N:M, once for each; default: unstructured"
-    )
-    sweep.add_argument("--sparsity", type=float, **many, help="share removed, once for each; default: 0.5")
+    for name, kind, words in (
+        ("--checkpoint", str, "once for each; default: smollm2-135m"),
+        ("--domain", str, "once each, in order"),
+        ("--method", str, "NAME:STRATEGY, once for each"),
+        ("--structure", str, "unstructured or N:M, once for each; default: unstructured"),
+        ("--sparsity", float, "share removed, once for each; default: 0.5"),
+        ("--seed", int, "once for each; default: 0"),
+    ):
+        sweep.add_argument(name, type=kind, action="append", default=[], help=words)
     sweep.add_argument(
         "--group", default="row", choices=["row", "layer"], help="where thresholds are compared"
     )
     sweep.add_argument(
         "--orders", type=int, default=1, help="orders of the domains: 1 as given, 0 all, n random"
     )
-    sweep.add_argument("--seed", type=int, **many, help="once for each; default: 0")
     sweep.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
     sweep.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
     sweep.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])

@@ -12,17 +12,18 @@ import io
 import os
 import secrets
 import shutil
+import socket
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from copal_core import files
+from copal_core import files, jobs
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.groups import Group, Member
@@ -86,13 +87,21 @@ def _connect(ray: Any, cluster: Cluster) -> None:
         count = cluster.workers * cluster.threads or None
         given = {"address": "local", "num_cpus": count, "include_dashboard": False}
     try:
+        _reach(cluster.address)
         ray.init(logging_level="warning", log_to_driver=False, **given)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:160]
         raise InvalidValueError(
             f"there is no Ray cluster at '{cluster.address or 'this machine'}' ({reason}); start one with `ray start "
             "--head`, or leave the address out"
         ) from None
+
+
+def _reach(address: str) -> None:
+    """Raises OSError where nobody answers at 'host:port': Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def compute(
@@ -127,6 +136,23 @@ def compute(
         raise RunError(f"{len(problems)} of {len(group.members)} runs did not finish: {problems[0]}")
 
 
+def start(group: Group, cluster: Cluster | None = None) -> None:
+    """Compute the sweep, or go on with it where it was, in a process of its own.
+
+    Raises RunError when one does already.
+    """
+    if group.is_locked():
+        raise RunError(f"sweep '{group.id}' is being computed already; watch it or cancel it")
+    known = group.folder / "cluster.json"
+    where = cluster or (Cluster(**files.read_json(known)) if known.exists() else Cluster())
+    files.write_json(known, asdict(where))
+    group.clear_cancel()
+    group.set_state("starting")
+    arguments = ["sweep", "--resume", group.id, "--runs", str(group.root), "--threads", str(where.threads)]
+    arguments += ["--workers", str(where.workers), "--ray-address", where.address]
+    jobs.spawn(arguments, group.folder / "process.log")
+
+
 class _Sweep:
     """The driver: hands runs to workers, takes results, passes a request to stop on."""
 
@@ -142,7 +168,8 @@ class _Sweep:
     def compute(self) -> list[str]:
         """What went wrong, in words; nothing when every run is done."""
         waiting = [member for member in self._group.members if not _done(self._group.store_of(member))]
-        done, problems, running = len(self._group.members) - len(waiting), [], {}
+        done, problems = len(self._group.members) - len(waiting), list[str]()
+        running: dict[Any, Member] = {}
         try:
             while waiting or running:
                 self._stop_if_asked()

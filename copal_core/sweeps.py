@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from math import factorial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from copal_core.store import RunStore
 KIND = "sweep"
 MOST = 1000  # runs of one sweep
 COLUMNS = (
-    "run", "checkpoint", "order", "structure", "removed", "kept", "method", "seed",
+    "run", "checkpoint", "order", "structure", "kept", "bytes", "method", "seed",
     "average", "dense_average", "backward_transfer", "stasis", "seconds",
 )  # fmt: skip
 
@@ -83,7 +84,9 @@ class Grid:
         return found
 
 
-def structures(texts: Sequence[str], sparsities: Sequence[float], group: str = "row") -> list[Structure]:
+def structures(
+    texts: Sequence[str], sparsities: Sequence[float], group: Literal["row", "layer"] = "row"
+) -> list[Structure]:
     """'unstructured' once for each sparsity, N:M once each."""
     found = []
     for text in texts:
@@ -97,7 +100,8 @@ def structures(texts: Sequence[str], sparsities: Sequence[float], group: str = "
 def outcomes(group: Group) -> pd.DataFrame:
     """One row for each finished run of a sweep, with the columns of `COLUMNS`.
 
-    kept: stored bytes over the dense bytes, index included. average, backward_transfer: after the last domain.
+    kept: stored bytes of the decoder layers over their dense bytes at 16 bits a value, index included.
+    average, backward_transfer: after the last domain.
     """
     rows = []
     for store in group.stores():
@@ -113,14 +117,14 @@ def _row(store: RunStore) -> list[object]:
     config, result = store.config, store.result()
     method = result["methods"][0]
     dense = [value for value in result["dense"].values() if value is not None]
-    structure = config.structure
+    kept = method.get("stored_share") or budget.structure_share(config.structure)
     return [
         store.id,
         config.checkpoint,
         " → ".join(store.domains),
-        str(structure),
-        structure.removed,
-        budget.structure_share(structure),
+        str(config.structure),
+        kept,
+        kept * _dense_bytes(store),
         method["method"],
         config.protocol.seed,
         method["average_perplexity"],
@@ -129,6 +133,12 @@ def _row(store: RunStore) -> list[object]:
         method["stasis"][-1] if method["stasis"] else None,
         sum(method["seconds"].values()),
     ]
+
+
+def _dense_bytes(store: RunStore) -> int:
+    described = store.info["checkpoint"]
+    weights = sum(rows * columns for rows, columns in described["projections"].values())
+    return int(weights * described["blocks"] * budget.VALUE_BITS // 8)
 
 
 def pareto(table: pd.DataFrame, first: str, second: str) -> pd.Series:

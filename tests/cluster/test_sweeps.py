@@ -1,0 +1,103 @@
+"""The grid of a sweep, its table and its front; no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from copal_core import cli, cluster, sweeps
+from copal_core.config import Method, Protocol, RunConfig, Structure
+from copal_core.errors import InvalidValueError
+from copal_core.runs import Runs
+
+
+def grid(**changed: object) -> sweeps.Grid:
+    given = {
+        "checkpoints": ["tiny"],
+        "domains": ["python-code", "shakespeare"],
+        "methods": [Method.parse("wanda:restart"), Method.parse("copal:accumulate")],
+        "structures": sweeps.structures(["unstructured", "2:4"], [0.3, 0.5]),
+        "seeds": [0, 1],
+        **changed,
+    }
+    return sweeps.Grid(**given)  # type: ignore[arg-type]
+
+
+def test_every_combination_is_there_once() -> None:
+    found = grid(orders=0).configs()
+    assert len(found) == len({one.canonical() for one in found}) == 2 * 3 * 2 * 2
+    assert {one.domains for one in found} == {("python-code", "shakespeare"), ("shakespeare", "python-code")}
+    assert {str(one.structure) for one in found} == {"30% per row", "50% per row", "2:4"}
+    assert {one.protocol.seed for one in found} == {0, 1}
+    assert all(len(one.methods) == 1 for one in found)
+
+
+def test_random_orders_start_with_the_given_one_and_repeat() -> None:
+    given = grid(domains=["a", "b", "c", "d"], orders=3)
+    orders = list(dict.fromkeys(one.domains for one in given.configs()))
+    assert len(orders) == 3 and orders[0] == ("a", "b", "c", "d")
+    assert orders == list(dict.fromkeys(one.domains for one in given.configs()))
+
+
+def test_what_is_given_twice_is_computed_once() -> None:
+    assert len(grid(seeds=[0, 0], structures=[Structure(), Structure()]).configs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"methods": []}, "no methods"),
+        ({"domains": []}, "no domains"),
+        ({"seeds": list(range(501))}, "too large"),
+        ({"orders": -1}, "orders = -1"),
+        ({"domains": list("abcdefgh"), "orders": 0}, "orders = 0"),
+    ],
+)
+def test_an_impossible_grid_is_refused(changed: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidValueError, match=words):
+        grid(**changed).configs()
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    table = pd.DataFrame({"kept": [0.5, 0.5, 0.7, 0.9, 0.4, np.nan], "average": [9, 8, 7, 7.5, np.inf, 1]})
+    assert sweeps.pareto(table, "kept", "average").tolist() == [False, True, True, False, False, False]
+
+
+def test_equal_points_are_both_on_the_front() -> None:
+    table = pd.DataFrame({"kept": [0.5, 0.5], "average": [8.0, 8.0]})
+    assert sweeps.pareto(table, "kept", "average").all()
+
+
+@pytest.mark.parametrize("given", [{"workers": -1}, {"threads": 0}])
+def test_an_impossible_cluster_is_refused(given: dict[str, int]) -> None:
+    with pytest.raises(InvalidValueError, match="are not possible"):
+        cluster.Cluster(**given)  # type: ignore[arg-type]
+
+
+def test_without_ray_one_line_says_how_to_get_it(
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    small_config: Callable[..., RunConfig],
+) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    status = cli.main(["sweep", "--domain", "python-code", "--method", "wanda:restart"])
+    said = capsys.readouterr()
+    assert status == 2 and not said.out
+    assert said.err.count("\n") == 1 and "pip install -r requirements-cluster.txt" in said.err
+    assert not runs.root.exists()
+
+
+def test_bad_input_makes_no_folder(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    for bad in (["--domain", "nowhere"], ["--domain", "shakespeare", "--structure", "5:4"]):
+        assert cli.main(["sweep", "--checkpoint", "tiny", "--method", "wanda:restart", *bad]) == 2
+        assert capsys.readouterr().err.startswith("copal: ")
+    assert not runs.root.exists()
+
+
+def test_protocol_of_the_grid_is_every_runs(small_config: Callable[..., RunConfig]) -> None:
+    wanted = Protocol(propagate="dense")
+    assert {one.protocol.propagate for one in grid(protocol=wanted).configs()} == {"dense"}
