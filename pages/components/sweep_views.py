@@ -126,10 +126,10 @@ def _filtered(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _front(table: pd.DataFrame, view: str) -> None:
-    several = table["checkpoint"].nunique() > 1
-    x, y, words = "bytes" if several else "kept", "average", GLOSSARY["bytes"]
+    y = _measure(table, ["average", "ratio"])
+    x, words = "bytes" if table["checkpoint"].nunique() > 1 else "kept", GLOSSARY["bytes"]
     if view == "transfer":
-        x, y, words = "backward_transfer", "ratio" if several else "average", GLOSSARY["bwt"]
+        x, words = "backward_transfer", GLOSSARY["bwt"]
     if not table[x].notna().any():
         empty_state("Needs two domains", "With one domain nothing can be forgotten.")
         return
@@ -144,6 +144,17 @@ def _front(table: pd.DataFrame, view: str) -> None:
     alt = f"{figures.AXES[y]} against {figures.AXES[x]}, a point for each of {len(table)} runs"
     charts.show_selectable(figure, table, f"sweep-{view}", alt, _open)
     _best(table[front].sort_values(y))
+
+
+def _measure(table: pd.DataFrame, metrics: list[str]) -> str:
+    """Which number is drawn. Seeds draw windows of their own, which only a ratio to the dense model makes alike."""
+    alike = (table.groupby("checkpoint")["dense_average"].nunique() == 1).all()
+    default = "average" if alike else "ratio"
+    return links.choose(
+        "Measure", "measure", metrics, default, show=lambda name: figures.AXES[name],
+        help="Each seed draws texts of its own, some harder than others; over the dense model's perplexity on the same "
+        "text, runs of different seeds compare.",
+    )  # fmt: skip
 
 
 def _best(front: pd.DataFrame) -> None:
@@ -173,7 +184,7 @@ def _best(front: pd.DataFrame) -> None:
 
 def _multiples(table: pd.DataFrame) -> None:
     metrics = [name for name in ("average", "ratio", "backward_transfer") if table[name].notna().any()]
-    metric = links.choose("Measure", "measure", metrics, show=lambda name: figures.AXES[name])
+    metric = _measure(table, metrics)
     charts.method_key(list(dict.fromkeys(table["method"])), dense=False)
     st.caption("Dots: runs. Lines: mean over seeds. All panels have one scale. Click a dot to open its run.")
     values = table[metric].dropna().astype(float)

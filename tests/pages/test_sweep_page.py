@@ -1,0 +1,114 @@
+"""The Sweep page: a sweep whose runs were computed before, its front, filters and links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from copal_core import cluster, sweeps
+from copal_core.config import Method, Protocol, Windows
+from copal_core.groups import Group, Groups
+from copal_core.records import PerplexityRecord
+from copal_core.store import RunState
+
+Opener = Callable[..., AppTest]
+DOMAINS = ("python-code", "shakespeare")
+
+
+@pytest.fixture
+def group(runs_folder: Path) -> Group:
+    """Eight runs, six of them done with made-up perplexities: copal below wanda, more kept below less."""
+    grid = sweeps.Grid(
+        checkpoints=["tiny"],
+        domains=DOMAINS,
+        methods=[Method.parse("copal:accumulate"), Method.parse("wanda:restart")],
+        structures=sweeps.structures(["unstructured"], [0.3, 0.5]),
+        seeds=[0, 1],
+        protocol=Protocol(calibration=Windows.parse("4x32"), evaluation=Windows.parse("2x32")),
+    )
+    made = Groups(runs_folder).create(sweeps.KIND, grid.configs())
+    for number, member in enumerate(made.members[:6]):
+        store, config = cluster.create(made, member), member.settings()
+        method, sparsity = str(config.methods[0]), config.structure.sparsity
+        described = {"name": "tiny", "blocks": 2, "projections": {"q_proj": [8, 8], "down_proj": [8, 16]}}
+        store.describe(
+            checkpoint=described,
+            domains=[{"name": name, "spec": name, "content_hash": "0"} for name in DOMAINS],
+        )
+        value = 10 + 10 * sparsity + (method == "wanda:restart") + config.protocol.seed
+        rows = [("dense", 0, 10.0)] + [(method, step, value) for step in (1, 2)]
+        store.add([PerplexityRecord(m, step, d, v, 1.0, 64, 0) for m, step, v in rows for d in DOMAINS])
+        store.set_state(RunState("done" if number < 6 else "created", progress=1.0))
+    made.set_state("cancelled", "cancelled; resume goes on from there")
+    return made
+
+
+def text_of(app: AppTest) -> str:
+    return " ".join(str(one.value) for one in [*app.markdown, *app.caption, *app.warning])
+
+
+def test_the_front_names_its_runs(group: Group, open_page: Opener) -> None:
+    app = open_page("sweep", sweep=group.id)
+    assert not app.exception and not app.error
+    assert len(app.get("plotly_chart")) == 1
+    front = app.table[0].value.replace(r"\\", "", regex=True)  # without the escapes
+    assert list(front["Method"]) == ["copal:accumulate", "copal:accumulate"]
+    assert list(front["Average"]) == ["13.0", "15.0"] and list(front["Seed"]) == ["0", "0"]
+    assert "cancelled" in text_of(app) and app.button(key="resume-sweep")
+    assert "4×32" in text_of(app)
+
+
+def test_opening_a_run_leads_to_its_page(group: Group, open_page: Opener) -> None:
+    app = open_page("sweep", sweep=group.id)
+    run = app.selectbox(key="sweep-open").value
+    app.button(key="open-run").click().run()
+    assert not app.exception
+    assert app.title[0].value == "Stasis and forgetting" and app.query_params["run"] in (run, [run])
+
+
+def test_filters_narrow_and_never_empty_the_page(group: Group, open_page: Opener) -> None:
+    app = open_page("sweep", sweep=group.id, view="multiples")
+    assert len(app.get("plotly_chart")) == 1
+    app.multiselect(key="sweep-method").set_value(["wanda:restart"]).run()
+    assert not app.exception and "wanda" in text_of(app)
+    app.multiselect(key="sweep-structure").set_value(["50% per row"]).run()
+    app.multiselect(key="sweep-seed").set_value([1]).run()
+    assert not app.exception and len(app.get("plotly_chart")) == 1
+
+
+@pytest.mark.parametrize("view", ["transfer", "front", "<b>"])
+def test_every_view_draws(group: Group, open_page: Opener, view: str) -> None:
+    app = open_page("sweep", sweep=group.id, view=view)
+    assert not app.exception and len(app.get("plotly_chart")) == 1
+
+
+def test_starting_makes_the_grid_and_hands_it_over(
+    runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(cluster, "start", lambda group, where: begun.append((group, where)))
+    app = open_page("sweep")
+    assert "No sweep yet" in text_of(app)
+    app.multiselect(key="sweep-checkpoints").set_value(["tiny"]).run()
+    app.multiselect(key="sweep-structures").set_value(["removed 30 %", "2:4"]).run()
+    app.button(key="begin-sweep").click().run()
+    assert not app.exception
+    ((group, where),) = begun
+    assert len(group.members) == 3 * 2 * 2 and where == cluster.Cluster("", 2)
+    assert app.query_params["sweep"] in (group.id, [group.id])
+
+
+def test_without_ray_the_page_says_how_to_get_it(
+    runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    app = open_page("sweep")
+    assert not app.exception and "pip install -r requirements-cluster.txt" in text_of(app)
+
+
+def test_an_unknown_sweep_is_one_line(group: Group, open_page: Opener) -> None:
+    app = open_page("sweep", sweep="../../etc")
+    assert not app.exception and len(app.error) == 1
