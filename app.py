@@ -50,6 +50,7 @@ page = st.navigation(
         "Keep": [
             st.Page("pages/runs.py", title="Runs", url_path="runs", icon=":material/folder_open:"),
             st.Page("pages/sweep.py", title="Sweep", url_path="sweep", icon=":material/scatter_plot:"),
+            st.Page("pages/report.py", title="Report", url_path="report", icon=":material/description:"),
         ],
     }
 )

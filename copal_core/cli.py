@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from copal_core import cli_diagnose, cli_groups, cli_runs, cli_sweep
+from copal_core import cli_diagnose, cli_groups, cli_report, cli_runs, cli_sweep
 from copal_core.cli_app import add_options as add_app_options
 from copal_core.cli_app import open_app
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
@@ -119,15 +119,6 @@ def _branch(options: argparse.Namespace) -> int:
     return _compute(store, options.json)
 
 
-def _export(options: argparse.Namespace) -> None:
-    from copal_core.export import export_checkpoint
-
-    store = Runs(options.runs).open(options.run)
-    step = len(store.config.domains) if options.step is None else options.step
-    folder = export_checkpoint(store, options.method, step, options.out)
-    print(json.dumps({"run": store.id, "folder": str(folder)}) if options.json else f"exported to {folder}")
-
-
 # -- helpers -------------------------------------------------------------------------------------------
 
 
@@ -163,6 +154,13 @@ def check_names(config: RunConfig) -> None:
 
 
 def _compute(store: RunStore, as_json: bool) -> int:
+    _compute_quietly(store)
+    _print_result(store, as_json)
+    return 0
+
+
+def _compute_quietly(store: RunStore) -> None:
+    """Compute a run; progress goes to stderr, and a signal cancels it within one block."""
     stopped = False
 
     def on_signal(number: int, frame: Any) -> None:
@@ -177,8 +175,6 @@ def _compute(store: RunStore, as_json: bool) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    _print_result(store, as_json)
-    return 0
 
 
 def _tell(event: dict[str, Any]) -> None:
@@ -256,13 +252,6 @@ def _parser() -> argparse.ArgumentParser:
     branch.add_argument("run")
     branch.add_argument("--step", type=int, required=True)
     branch.add_argument("--domain", required=True)
-    export = with_runs(
-        command("export", _export, "Write a pruned checkpoint that transformers loads as it is.")
-    )
-    export.add_argument("run")
-    export.add_argument("--method", required=True)
-    export.add_argument("--step", type=int, default=None, help="default: the last")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR")
     made = commands.add_parser("app", help="Open the app in the browser, on this machine only.")
     made.set_defaults(command=open_app)
     add_app_options(made)
@@ -271,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_runs.add_commands(command)
     cli_groups.add_commands(command)
     cli_sweep.add_commands(command)
+    cli_report.add_commands(command, _compute_quietly)
     return parser
 
 

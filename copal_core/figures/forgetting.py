@@ -171,7 +171,7 @@ def _bars(summary: pd.DataFrame, column: str, title: str, line: float, text: obj
         hovertemplate="%{y}<br>%{text}<extra></extra>",
     )
     low, high = (min(0.0, values.min()), max(0.0, values.max())) if len(values) else (0.0, 1.0)
-    pad = 0.18 * ((high - low) or 1)
+    pad = 0.24 * ((high - low) or 1)  # room for the numbers, on a narrow screen too
     ends = [low - (pad if low < 0 else 0), high + pad]
     return figure(
         bars,

@@ -145,7 +145,7 @@ def side_by_side_figure(table: pd.DataFrame, metric: str, dense: float) -> go.Fi
     text = signed if metric == "backward_transfer" else compact
     values = table[metric].astype(float)
     low, high = (min(0.0, values.min()), max(0.0, values.max())) if len(values) else (0.0, 1.0)
-    pad = 0.2 * ((high - low) or 1)
+    pad = 0.24 * ((high - low) or 1)
     bars = go.Bar(
         x=values,
         y=[label(f"{row.letter}  {row.method}") for row in table.itertuples()],

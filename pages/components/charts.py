@@ -16,6 +16,7 @@ _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
 }
+_IMAGES = "image-format"
 _STROKES = {
     "solid": "",
     "dash": "9 5",
@@ -69,6 +70,7 @@ def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
+        _image_format(name)
 
 
 def text_table(columns: list[str], rows: list[list[str]], alt: str) -> None:
@@ -114,4 +116,23 @@ def _swatch(method: str, dash: str = "") -> str:
 
 
 def _config(name: str) -> dict[str, Any]:
-    return {**_CONFIG, "toImageButtonOptions": {"filename": name, "scale": 2}}
+    form = st.session_state.get(_IMAGES, "png")
+    return {**_CONFIG, "toImageButtonOptions": {"filename": name, "scale": 2, "format": form}}
+
+
+def _image_format(name: str) -> None:
+    """What the camera above a figure saves; one choice for all figures of the session."""
+    key = f"image-{name}"
+    st.session_state[key] = st.session_state.get(_IMAGES, "png")
+
+    def follow() -> None:
+        st.session_state[_IMAGES] = st.session_state[key]
+
+    st.segmented_control(
+        "The camera above a figure saves",
+        ["png", "svg"],
+        key=key,
+        format_func=str.upper,
+        on_change=follow,
+        required=True,
+    )

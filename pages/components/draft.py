@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import Any
 
 import streamlit as st
 
 from copal_core import domains
 from copal_core.checkpoints import catalogue
+from copal_core.command_line import command_of
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import InvalidValueError
 from pages.components import links
@@ -169,14 +169,4 @@ def config() -> RunConfig:
 
 def command_line(chosen: RunConfig) -> str:
     """The same run on the command line."""
-    parts = ["python -m copal_core run", f"--checkpoint {shlex.quote(chosen.checkpoint)}"]
-    parts += [f"--domain {shlex.quote(spec)}" for spec in chosen.domains]
-    parts += [f"--method {shlex.quote(str(method))}" for method in chosen.methods]
-    if chosen.structure.kind == "n:m":
-        parts.append(f"--structure {chosen.structure}")
-    else:
-        parts.append(f"--sparsity {chosen.structure.sparsity:g} --group {chosen.structure.group}")
-    protocol = chosen.protocol
-    parts.append(f"--calibration {protocol.calibration} --evaluation {protocol.evaluation}")
-    parts.append(f"--propagate {protocol.propagate} --seed {protocol.seed} --dtype {protocol.dtype}")
-    return " \\\n  ".join(parts)
+    return command_of(chosen)

@@ -15,6 +15,7 @@ _ACTIVE = ("created", "running")
 _PAGES = {
     "sensitivity": ("Sensitivity", ":material/grid_on:"),
     "stasis": ("Stasis and forgetting", ":material/trending_up:"),
+    "report": ("Report", ":material/description:"),
 }
 
 

@@ -90,6 +90,11 @@ def find(*arguments: Hashable) -> Task | None:
     return _tasks().get(arguments)
 
 
+def forget(*arguments: Hashable) -> None:
+    """Drop a finished task, so that it may be started again."""
+    _tasks().pop(arguments, None)
+
+
 def watch(task: Task) -> None:
     """A progress bar that moves by itself; the page runs again when the task is over."""
     _watch_fragment(task)

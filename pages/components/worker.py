@@ -103,12 +103,20 @@ def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[st
     return locate(checkpoint, _report), json.loads(domains), Protocol(**json.loads(protocol))
 
 
+def take_out(kind: str, run: str, out: str, method: str, step: int, form: str) -> dict[str, Any]:
+    """Write one file, or a checkpoint's folder, of a run; see pages/components/report_tasks.py."""
+    from pages.components import report_tasks
+
+    return report_tasks.write(kind, run, Path(out), method, step, form, _report)
+
+
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "prepare": prepare,
     "preview": preview,
     "gather": gather,
     "compare": compare,
     "export_member": export_member,
+    "take_out": take_out,
     "measure_member": measure_member,
     "diagnose": diagnose,
 }

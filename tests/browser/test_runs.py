@@ -80,7 +80,7 @@ def test_rename_undo_branch_compare_delete_and_back(page: Page, server: Server, 
 
     # compare: other domains, so other protocols, shown apart with the reason
     for store in (computed, branched):
-        page.locator(f".st-key-card-{store.id}").get_by_text("Compare", exact=True).click()
+        page.locator(f".st-key-card-{store.id}").get_by_text("Compare", exact=True).first.click()
         settled(page)
     page.get_by_role("button", name="Compare them").click()
     expect(page.get_by_text(re.compile("shown in 2 parts"))).to_be_visible()
