@@ -26,6 +26,7 @@ PAGES = {
     "lowrank": "Masks and low rank",
     "families": "Families",
     "runs": "Runs",
+    "report": "Report",
 }
 _COMPUTED = 500_000  # milliseconds a small run may take; seconds on a machine that is not shared
 WITH_FIGURES = ("sensitivity", "stasis")

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
-    "runs",
+    "runs", "report",
 )  # fmt: skip
 
 

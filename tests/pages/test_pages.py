@@ -13,9 +13,9 @@ from streamlit.testing.v1 import AppTest
 Opener = Callable[..., AppTest]
 PAGES = (
     "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
-    "runs",
+    "runs", "report",
 )  # fmt: skip
-OF_A_RUN = ("prune", "sensitivity", "stasis", "diagnose")
+OF_A_RUN = ("prune", "sensitivity", "stasis", "diagnose", "report")
 RESULT_PAGES = ("sensitivity", "stasis")
 
 
