@@ -55,7 +55,6 @@ def export_and_check(
     if reason:
         raise RunError(f"{form} cannot be written here: {reason}")
     method = str(Method.parse(method))
-    report("Writing the checkpoint", 0, 0)
     folder = export_checkpoint(store, method, step, out)
     try:
         if form == "compressed-tensors":

@@ -49,6 +49,7 @@ def write(
     if kind == "checkpoint":
         from copal_core.report.checkpoints import export_and_check
 
+        report("Writing the checkpoint", 0, 0)
         shutil.rmtree(out, ignore_errors=True)  # an earlier export under this very name
         return export_and_check(store, method, step, out, form, report)
     _forget_older(out.parent)
