@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import ICON, links
+from pages.components import ICON, links, people
 
 st.set_page_config("COPAL Explorer", page_icon=ICON, layout="wide")
+people.introduce()
 links.restore()
 page = st.navigation(
     {

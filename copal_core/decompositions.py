@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from copal_core import files
+from copal_core import files, jobs, sharing
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.neurons import NEURONS
@@ -140,6 +137,7 @@ class DecompositionStore:
         files.write_json(self.folder / "status.json", asdict(replace(state, updated=now())), durable=False)
 
     def request_cancel(self) -> None:
+        sharing.require_owner(self.folder)
         (self.folder / "cancel").touch()
 
     def clear_cancel(self) -> None:
@@ -198,33 +196,20 @@ class Decompositions:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
         folder = self.root / f"{stamp}-{secrets.token_hex(3)}"
         files.write_json(folder / "config.json", config.to_json())
+        sharing.claim(folder)
         return DecompositionStore(folder)
 
 
 def start(store: DecompositionStore) -> None:
     """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
+    sharing.require_owner(store.folder)
     if store.is_locked():
         raise RunError(f"decomposition '{store.id}' is being computed already; watch it or cancel it")
     store.clear_cancel()
     store.set_state(RunState(status="created", message="the process is starting"))
     root = store.folder.parent.parent
-    command = [sys.executable, "-m", "copal_core", "decompose", "--resume", store.id, "--runs", str(root)]
-    package = str(Path(__file__).resolve().parent.parent)
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with open(store.folder / "process.log", "ab") as log:
-        _children.append(
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )
-        )
-
-
-_children: list[subprocess.Popen[bytes]] = []  # kept, so that ended ones are reaped
+    command = ["decompose", "--resume", store.id, "--runs", str(root)]
+    jobs.spawn(command, store.folder / "process.log")
 
 
 def as_json(result: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from copal_core import jobs
+from copal_core import jobs, sharing, turns
 from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.groups import ACTIVE, Group, Member, described
 from copal_core.runs import Runs
@@ -58,6 +58,7 @@ def _compute_member(
     if _finished(store):
         return []
     store.clear_cancel()
+    turns.pass_on()
 
     def tell(event: dict[str, Any]) -> None:
         report({**event, "run": store.id, "member": index, "members": len(group.members)})
@@ -98,6 +99,7 @@ def _drop_memory(store: RunStore) -> None:
 
 def start(group: Group) -> None:
     """Compute the group, or go on with it, in a process of its own. Raises RunError when one does already."""
+    sharing.require_owner(group.folder)
     if group.is_locked():
         raise RunError(f"group '{group.id}' is being computed already; watch it or cancel it")
     group.clear_cancel()
@@ -120,6 +122,7 @@ def progress(group: Group) -> tuple[int, float]:
 
 def cancel(group: Group) -> None:
     """Ask the group to stop; it does so within one block. Harmless when it does not run."""
+    sharing.require_owner(group.folder)
     group.request_cancel()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from copal_core import files
+from copal_core import files, sharing
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import Runs
@@ -236,6 +236,7 @@ class Groups:
         }
         folder = self.root / "groups" / group_id
         files.write_json(folder / "group.json", content)
+        sharing.claim(folder)
         return Group(folder)
 
 

@@ -12,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from copal_core import files, sharing, turns
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.places import runs_root
 from copal_core.runs import Runs
 from copal_core.store import RunState, RunStore
 
@@ -25,6 +27,7 @@ def start(store: RunStore) -> None:
     Raises RunError when another process computes it, or when it is a recorded run.
     """
     _refuse_recorded(store)
+    sharing.require_owner(store.folder)
     if store.is_locked():
         raise RunError(f"run '{store.id}' is being computed already; watch it or cancel it")
     store.clear_cancel()
@@ -33,18 +36,26 @@ def start(store: RunStore) -> None:
 
 
 def spawn(arguments: list[str], log: Path) -> None:
-    """Run one command of the command line as a process of its own, its output appended to `log`."""
+    """Run one command of the command line as a process of its own, its output appended to `log`.
+
+    log: in the folder of what is computed. On a shared server the process waits for its turn. Raises RunError.
+    """
     package = str(Path(__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with open(log, "ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "copal_core", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,  # closing the app's terminal does not reach it
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
+    turn = turns.take(runs_root(), log.parent)
+    try:
+        with open(log, "ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "copal_core", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,  # closing the app's terminal does not reach it
+                env={**os.environ, **turn, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+    except OSError as error:
+        turns.give_back(turn)
+        raise files.readable(log, error) from error
     _children.append(process)
 
 
@@ -54,6 +65,7 @@ _children: list[subprocess.Popen[bytes]] = []  # kept, so that ended ones are re
 def cancel(store: RunStore) -> None:
     """Ask the run to stop; it does so within one block. Harmless when it does not run."""
     _refuse_recorded(store)
+    sharing.require_owner(store.folder)
     store.request_cancel()
 
 

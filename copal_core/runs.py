@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from copal_core import files, shipped
+from copal_core import files, sharing, shipped
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.places import runs_root as runs_root
 from copal_core.store import RUN_ID, RunStore, now
 
 RECORDED = shipped.assets("recorded")
-
-
-def runs_root() -> Path:
-    """Where runs are kept: $COPAL_RUNS, else the user's data folder."""
-    default = Path.home() / ".local" / "share" / "copal" / "runs"
-    return Path(os.environ.get("COPAL_RUNS") or default)
 
 
 @dataclass(frozen=True)
@@ -80,6 +74,7 @@ class Runs:
             "info": {"title": title, "created": now(), "fingerprint": config.fingerprint()},
         }
         files.write_json(self.root / name / "run.json", content)
+        sharing.claim(self.root / name)
         return RunStore(self.root / name)
 
     def _stores(self, root: Path, recorded: bool) -> Iterator[RunStore]:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from copal_core import files
+from copal_core import files, sharing
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import Runs, RunSummary
 from copal_core.store import RUN_ID, RunStore, now
@@ -22,6 +22,7 @@ LONGEST_TITLE, LONGEST_NOTE = 120, 4000
 def rename(store: RunStore, title: str) -> None:
     """Give the run another title; its id, and so every link to it, stays. Raises for a recorded run."""
     refuse_recorded(store)
+    sharing.require_owner(store.folder)
     words = " ".join(title.split())
     if len(words) > LONGEST_TITLE:
         raise InvalidValueError(
@@ -33,6 +34,7 @@ def rename(store: RunStore, title: str) -> None:
 def note(store: RunStore, text: str) -> None:
     """Write a note beside the run, in the place of the one there was. Raises for a recorded run."""
     refuse_recorded(store)
+    sharing.require_owner(store.folder)
     if len(text) > LONGEST_NOTE:
         raise InvalidValueError(f"a note of {len(text)} characters is too long; use at most {LONGEST_NOTE}")
     store.describe(note=text.strip())
@@ -64,6 +66,7 @@ def _files(folder: Path) -> Iterator[os.stat_result]:
 def delete(store: RunStore) -> None:
     """Move a run into the trash. Raises RunError for a run that is being computed, or a recorded one."""
     refuse_recorded(store)
+    sharing.require_owner(store.folder)
     refuse_at_work(store)
     target = store.folder.parent / TRASH / store.id
     with store.lock():  # nobody starts it meanwhile
@@ -91,6 +94,7 @@ def restore(root: Path, run_id: str) -> RunStore:
     source, target = root / TRASH / run_id, root / run_id
     if not (source / "run.json").is_file():
         raise RunError(f"there is no run '{run_id}' in the trash of {root}")
+    sharing.require_owner(source)
     if target.exists():
         raise RunError(f"there is another run '{run_id}' in {root}; rename its folder, then restore")
     try:
@@ -103,13 +107,16 @@ def restore(root: Path, run_id: str) -> RunStore:
 
 
 def empty_trash(root: Path) -> int:
-    """Delete what is in the trash for good; returns the bytes that this freed."""
+    """Delete what is in the trash for good, on a shared server one's own; returns the bytes that this freed."""
     folder = root / TRASH
     if not folder.is_dir():
         return 0
     before = disk_use([root])
     try:
-        shutil.rmtree(folder)
+        for found in filter(sharing.is_owner, list(folder.iterdir())):
+            shutil.rmtree(found)
+        if not any(folder.iterdir()):
+            folder.rmdir()
     except OSError as error:
         raise RunError(f"the trash could not be emptied ({error.strerror or error}); try again") from error
     return before - disk_use([root])

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from copal_core import shipped
+from copal_core import sharing, shipped
 from copal_core.checkpoints.cache import Report, cache_root, content_key, make_once, slug
 from copal_core.checkpoints.checkpoint import Checkpoint
 from copal_core.checkpoints.description import inspect
@@ -110,7 +110,9 @@ def _local(name: str, report: Report) -> Checkpoint | None:
     path = Path(os.path.expanduser(name))
     if _HUB_ID.match(name) and not os.path.exists(path):
         return None
-    check_allowed(path)
+    refused = sharing.why_not_path(path)
+    if refused is not None:
+        raise CheckpointError(refused)
     if os.path.isdir(path):
         return Checkpoint(name, path.resolve())
     if not os.path.isfile(path):  # also False for what no file can be called
@@ -145,21 +147,10 @@ def _hub(name: str, report: Report) -> Checkpoint:
     match = _HUB_ID.match(name)
     if match is None:
         raise CheckpointError(f"'{name}' is not a checkpoint; give {_CHOICES}")
+    refused = sharing.why_not_hub(match["id"])
+    if refused is not None:
+        raise CheckpointError(refused)
     from copal_core.checkpoints.hub import download
 
     folder, revision = download(match["id"], match["revision"], report)
     return Checkpoint(name, folder, revision)
-
-
-def check_allowed(path: Path) -> None:
-    """On a shared server (COPAL_SHARED=1), refuse local paths outside COPAL_CHECKPOINT_ROOTS."""
-    if os.environ.get("COPAL_SHARED") != "1":
-        return
-    roots = [Path(root) for root in os.environ.get("COPAL_CHECKPOINT_ROOTS", "").split(os.pathsep) if root]
-    resolved = path.resolve()
-    if not any(resolved.is_relative_to(root.expanduser().resolve()) for root in roots):
-        allowed = ", ".join(str(root) for root in roots) or "no folder"
-        raise CheckpointError(
-            f"'{path}' is outside the folders that this shared server opens ({allowed}); "
-            "use a bundled checkpoint or a hub id"
-        )

@@ -11,19 +11,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from copal_core import files
+from copal_core import files, jobs, sharing
 from copal_core.diagnosis.kept import Result, require_kept
 from copal_core.diagnosis.ranking import KINDS, Tally
 from copal_core.errors import InvalidValueError, RunError
@@ -155,6 +151,7 @@ class Attribution:
             lock.release()
 
     def request_cancel(self) -> None:
+        sharing.require_owner(self.folder)
         (self.folder / "cancel").touch()
 
     def clear_cancel(self) -> None:
@@ -189,25 +186,14 @@ def start(attribution: Attribution) -> None:
     if attribution.is_locked():
         raise RunError("this attribution is being computed already; watch it or cancel it")
     store, request = attribution.store, attribution.request
+    if attribution.folder.is_dir():
+        sharing.require_owner(attribution.folder)
+    else:
+        sharing.claim(attribution.folder)
     attribution.folder.mkdir(parents=True, exist_ok=True)
     attribution.clear_cancel()
     attribution.set_state(RunState(status="created", message="the process is starting"))
     root = runs_root() if store.recorded else store.folder.parent
-    command = [sys.executable, "-m", "copal_core", "attribute", store.id, "--runs", str(root)]
+    command = ["attribute", store.id, "--runs", str(root)]
     command += ["--method", request.method, "--domain", str(request.domain), "--by", request.kind]
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with open(attribution.folder / "process.log", "ab") as log:
-        _children.append(
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # closing the app's terminal does not reach it
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )
-        )
-
-
-_children: list[subprocess.Popen[bytes]] = []  # kept, so that ended ones are reaped
+    jobs.spawn(command, attribution.folder / "process.log")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from copal_core import sharing
 from copal_core.domains.base import Document, Domain, Pool, Report
 from copal_core.domains.readers import READERS
 from copal_core.errors import DomainError
@@ -24,6 +25,9 @@ class FileDomain(Domain):
             raise DomainError(
                 f"'{self.path.name}' is of no known format; use {', '.join(READERS)} (a table's column after a hash)"
             )
+        refused = sharing.why_not_path(self.path, uploads=True)
+        if refused is not None:
+            raise DomainError(refused)
         if not os.path.exists(self.path):  # also False for what no file can be called
             raise DomainError(f"file '{self.path}' does not exist; check the path")
         if not self.path.is_file():

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from copal_core import sharing
 from copal_core.domains.base import Document, Domain, Pool, Report
 from copal_core.domains.remote import rows
 from copal_core.errors import DomainError
@@ -72,6 +73,9 @@ class HubDomain(Domain):
         else:
             self.source = _parse(spec)
             self.name = spec.removeprefix("hub:").rpartition("/")[2]
+        refused = sharing.why_not_hub(self.source.path)
+        if refused is not None:
+            raise DomainError(refused)
         self.label = self.source.label or spec.removeprefix("hub:")
 
     def documents(self) -> Iterator[Document]:

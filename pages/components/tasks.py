@@ -6,6 +6,8 @@ A task goes on when its page is left, and is found again when it is opened.
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -15,7 +17,9 @@ from typing import Any
 
 import streamlit as st
 
+from copal_core import turns
 from copal_core.errors import CopalError
+from copal_core.places import runs_root
 from pages.components.text import plain
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -31,15 +35,22 @@ class Task:
         self.error: Exception | None = None
         self.finished = threading.Event()
         command = [sys.executable, "-m", "pages.components.worker", json.dumps(list(arguments))]
-        self._process = subprocess.Popen(
-            command,
-            cwd=_ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
         self._errors: list[str] = []
+        try:
+            turn = turns.take(runs_root(), Path("task", secrets.token_hex(8)), "tasks")
+            self._process = subprocess.Popen(
+                command,
+                cwd=_ROOT,
+                env={**os.environ, **turn},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        except (CopalError, OSError) as error:
+            self.error = CopalError(f"no process could be started ({error}); try again")
+            self.finished.set()
+            return
         reading = threading.Thread(target=self._read_errors, daemon=True)
         reading.start()
         threading.Thread(target=self._follow, args=(reading,), daemon=True).start()

@@ -14,7 +14,7 @@ import streamlit as st
 
 from copal_core.domains import find
 from copal_core.errors import CopalError, DomainError
-from copal_core.runs import runs_root
+from copal_core.places import uploads_root
 from pages.components import draft
 from pages.components.text import show_error
 
@@ -25,7 +25,7 @@ _HEAD = 1 << 20
 
 def folder() -> Path:
     """Where uploads are kept."""
-    return runs_root() / "uploads"
+    return uploads_root()
 
 
 def keep(name: str, content: bytes) -> Path:

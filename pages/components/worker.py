@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from copal_core import turns
 from copal_core.config import Protocol, Windows
 from copal_core.errors import CopalError
 
@@ -137,6 +138,7 @@ def _say(message: dict[str, Any]) -> None:
 def main(arguments: list[Any]) -> int:
     command, *values = arguments
     try:
+        turns.wait(lambda words: _report(words, 0, 0))
         _say({"result": COMMANDS[command](*values)})
     except CopalError as error:
         _say({"error": str(error)})

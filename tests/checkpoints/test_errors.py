@@ -235,14 +235,14 @@ def test_shared_server_opens_listed_folders_only(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COPAL_SHARED", "1")
-    monkeypatch.delenv("COPAL_CHECKPOINT_ROOTS", raising=False)
+    monkeypatch.delenv("COPAL_ROOTS", raising=False)
     assert "shared server" in refusal(model_folder)
     assert "shared server" in refusal("/no/such/folder")  # nor does it tell what exists
-    monkeypatch.setenv("COPAL_CHECKPOINT_ROOTS", str(tmp_path / "other"))
+    monkeypatch.setenv("COPAL_ROOTS", str(tmp_path / "other"))
     assert "shared server" in refusal(model_folder)
     link = tmp_path / "other"
     link.mkdir()
     (link / "escape").symlink_to(model_folder)
     assert "shared server" in refusal(link / "escape")
-    monkeypatch.setenv("COPAL_CHECKPOINT_ROOTS", str(model_folder.parent))
+    monkeypatch.setenv("COPAL_ROOTS", str(model_folder.parent))
     assert locate(str(model_folder)).folder == model_folder.resolve()
