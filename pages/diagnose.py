@@ -11,11 +11,12 @@ st.title("Diagnose")
 st.caption("Why was this weight pruned, and what did it cost?")
 
 # imported after the title is on the screen
-from pages.components import diagnose_forgetting, diagnose_health, diagnose_text, runs  # noqa: E402
+from pages.components import diagnose_forgetting, diagnose_health, diagnose_text, diagnose_weight, runs  # noqa: E402
 from pages.components.text import errors_shown  # noqa: E402
 
 VIEWS = {
     "text": ("One text", diagnose_text.draw),
+    "weight": ("One weight", diagnose_weight.draw),
     "attribution": ("Forgetting", diagnose_forgetting.draw),
     "health": ("Health", diagnose_health.draw),
 }

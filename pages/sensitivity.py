@@ -26,5 +26,11 @@ with errors_shown():
         choices = layer_views.draw_maps(store)
         st.subheader("Inside one layer")
         cell_views.draw(store, choices, *layer_views.choose_cell(store))
+        st.page_link(
+            "pages/diagnose.py",
+            label="Down to its single weights",
+            icon=":material/troubleshoot:",
+            query_params={"view": "weight"},
+        )
         runs.say_left_out(store)
         runs.show_warnings(store)

@@ -158,6 +158,7 @@ def _result(found: Attribution) -> None:
         st.caption(f"The first {figures.MOST} of {len(table)} parts are drawn; the table has all.")
     figure = figures.attribution_figure(table, forgotten)
     charts.show(figure, table, "attribution", "Ranked bars of the loss that each part returns")
+    so_far = "" if result["status"] == "done" else " so far"
     st.caption(
-        f"Protocol: {plain(found.store.protocol_stamp())}, of which {result['windows']} evaluation windows so far"
+        f"Protocol: {plain(found.store.protocol_stamp())}; {result['windows']} evaluation windows measured{so_far}"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from copal_core import files
 from copal_core.checkpoints.cache import cache_root
+from copal_core.diagnosis.evidence import Place
 from copal_core.diagnosis.kept import DENSE, Result
 from copal_core.errors import InvalidValueError
 from copal_core.runs import Runs
@@ -82,6 +83,31 @@ def _continue(content: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"prompt": "".join(one.text for one in pieces_of(prompt, tokenizer)), "texts": texts}
 
 
+def _layer(content: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Everything about one layer, written into the cache folder."""
+    report("opening the checkpoint", 0, 0)
+    from copal_core.checkpoints import locate
+    from copal_core.diagnosis.layers import gather_layer
+
+    store = Runs().open(content["run"])
+    place = Place(content["block"], content["projection"])
+    gather_layer(store, locate(store.config.checkpoint), place, content["row"], report)
+    return {}
+
+
+def _decision(content: dict[str, Any], report: Report) -> dict[str, Any]:
+    """How one step decided about one layer, written into the cache folder."""
+    report("opening the checkpoint", 0, 0)
+    from copal_core.checkpoints import locate
+    from copal_core.diagnosis.decisions import gather_decision
+
+    store = Runs().open(content["run"])
+    place = Place(content["block"], content["projection"])
+    result = Result(content["method"], content["step"])
+    gather_decision(store, locate(store.config.checkpoint), place, result, content["row"], report)
+    return {}
+
+
 def _opened(content: dict[str, Any]) -> tuple[list[Any], Any, Any]:
     """The models (the dense one first), their checkpoint, and the first run's protocol."""
     from copal_core.checkpoints import locate
@@ -112,4 +138,6 @@ def _tokens(content: dict[str, Any], checkpoint: Any, tokenizer: Any) -> tuple[l
 _QUESTIONS: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "losses": _losses,
     "continue": _continue,
+    "layer": _layer,
+    "decision": _decision,
 }

@@ -242,3 +242,56 @@ def test_health_lists_findings_with_place_and_advice(
 def test_a_healthy_run_names_the_checks(open_page: Opener, run: str) -> None:
     text = text_of(open_page("diagnose", run=run, view="health"))
     assert "Rows pruned to nothing" in text and "Dead inputs" in text
+
+
+# -- one weight ----------------------------------------------------------------------------------------
+
+
+def test_one_weight_from_the_layer_to_its_decision(
+    open_page: Opener, run: str, at_once: list[tuple[str, ...]]
+) -> None:
+    app = open_page(
+        "diagnose", run=run, view="weight", layer="1", projection="up_proj", method="wanda:restart", step="2",
+        row="5", column="7",
+    )  # fmt: skip
+    assert not app.exception and not app.error
+    assert len(app.get("plotly_chart")) == 1  # the layer's map is there before anything is computed
+    app.button(key="read-layer").click().run()
+    assert not app.exception and not app.error
+    text = text_of(app)
+    assert "Output 5, input 7 of block 1 up_proj" in text.replace("*", "") or any(
+        "Output 5, input 7" in one.value for one in app.subheader
+    )
+    assert len(app.get("plotly_chart")) == 3  # the map, the weights around it, the margins
+    story, moments = app.table[0].value, app.table[-1].value
+    assert story.shape[1] == 4 and len(story) == 16
+    assert 0 < len(moments) <= 10
+    app.button(key="replay-decision").click().run()
+    assert not app.exception and not app.error
+    kept = bool(Runs().open(run).masks("wanda:restart", 2, 1)["up_proj"][5, 7])
+    assert f"It was **{'kept' if kept else 'removed'}**" in text_of(app)
+    assert "same mask as the run in 100 %" in text_of(app)
+    app.number_input(key="linked-row").set_value(6).run()
+    assert app.query_params["row"] == "6"
+    assert not app.exception and not app.error
+    assert [question for _, question, _ in at_once] == ["layer", "decision"]
+
+
+@pytest.mark.parametrize("row, column", [("-1", "9999999999"), ("1e3", "<b>"), ("\u0663", "nan")])
+def test_a_weight_that_does_not_exist_is_the_middle_one(
+    open_page: Opener, run: str, row: str, column: str
+) -> None:
+    app = open_page("diagnose", run=run, view="weight", projection="q_proj", row=row, column=column)
+    assert not app.exception and not app.error
+    assert app.number_input(key="linked-column").value == 16
+
+
+def test_a_layer_that_cannot_be_read_is_one_sentence(
+    open_page: Opener, finished_run: str, at_once: list[tuple[str, ...]]
+) -> None:
+    """The made-up run has another shape than its checkpoint, and kept no windows."""
+    app = open_page("diagnose", run=finished_run, view="weight", layer="1")
+    assert not app.exception
+    app.button(key="read-layer").click().run()
+    assert not app.exception
+    assert len(app.error) == 1 and "not what run" in app.error[0].value.replace("\\", "")
