@@ -47,22 +47,32 @@ def clickable_map(
 
     looked_at: rows and columns that are outlined.
     """
+    heatmap = map_figure.data[0]
+    values = (
+        np.asarray(heatmap.z, dtype=float) if heatmap.customdata is None else np.asarray(heatmap.customdata)
+    )
+    hover = "outputs near %{y:.0f} · inputs near %{x:.0f}<br>score %{customdata:.3g}<extra></extra>"
     down, across = tiles
     y = np.repeat((np.arange(down) + 0.5) * shape[0] / down, across)
     x = np.tile((np.arange(across) + 0.5) * shape[1] / across, down)
-    map_figure.add_trace(_markers(x, y, 6))
+    heatmap.update(
+        hoverinfo="skip", hovertemplate=None
+    )  # what is passed over by hovering cannot be clicked either
+    map_figure.add_trace(_markers(x, y, 6, values.ravel(), hover))
     rows, columns = looked_at
     box = {"type": "rect", "x0": columns.start, "x1": columns.stop, "y0": rows.start, "y1": rows.stop}
-    map_figure.update_layout(clickmode="event+select", hovermode="closest", shapes=_double(box))
+    map_figure.update_layout(
+        clickmode="event+select", hovermode="closest", hoverdistance=-1, shapes=_double(box)
+    )
     return map_figure
 
 
-def _markers(x: Any, y: Any, size: int, **more: Any) -> go.Scatter:
-    """Invisible, and so without a name; they carry the click."""
+def _markers(x: Any, y: Any, size: int, customdata: Any, hovertemplate: str) -> go.Scatter:
+    """Invisible; they carry the hover text and the click."""
     invisible = {"marker": {"opacity": 0}}
     return go.Scatter(
         x=x, y=y, mode="markers", marker={"symbol": "square", "size": size, "opacity": 0},
-        selected=invisible, unselected=invisible, **{"hoverinfo": "skip", **more},
+        selected=invisible, unselected=invisible, customdata=customdata, hovertemplate=hovertemplate,
     )  # fmt: skip
 
 
@@ -106,11 +116,12 @@ def zoom_figure(
         at = removed.ravel()
         cross = {"symbol": "x-thin", "size": 9, "line": {"width": 1.8, "color": "#D55E00"}}
         traces.append(go.Scatter(x=grid_x[at], y=grid_y[at], mode="markers", marker=cross, hoverinfo="skip"))
-    traces.append(_markers(grid_x, grid_y, 12, customdata=texts, hovertemplate=hover, hoverinfo=None))
+    traces.append(_markers(grid_x, grid_y, 12, texts, hover))
     return figure(
         *traces,
         height=380,
         hovermode="closest",
+        hoverdistance=-1,
         clickmode="event+select",
         shapes=_outline(marked),
         xaxis={"title": "input feature", "fixedrange": True, "range": [columns[0] - 0.5, columns[-1] + 0.5],

@@ -25,6 +25,7 @@ PAGES = {
     "stasis": "Stasis and forgetting",
     "lowrank": "Masks and low rank",
     "families": "Families",
+    "diagnose": "Diagnose",
     "runs": "Runs",
     "report": "Report",
 }
