@@ -52,7 +52,7 @@ def _show(kind: str, what: str) -> None:
 
 
 def _line(group: Group) -> str:
-    kind = "seeds and sizes" if group.kind == "repeat" else "orders"
+    kind = "runs" if group.kind == "repeat" else "orders"
     return (
         f"{group.created[:16].replace('T', ' ')} · {group.title or group.base} · {len(group.members)} {kind}"
     )

@@ -15,6 +15,8 @@ _ACTIVE = ("created", "running")
 _PAGES = {
     "sensitivity": ("Sensitivity", ":material/grid_on:"),
     "stasis": ("Stasis and forgetting", ":material/trending_up:"),
+    "diagnose": ("Diagnose", ":material/troubleshoot:"),
+    "prune": ("Watch", ":material/visibility:"),
     "report": ("Report", ":material/description:"),
 }
 
@@ -59,6 +61,8 @@ def show(store: RunStore) -> None:
 def _pages(store: RunStore) -> None:
     with st.container(horizontal=True, gap="medium"):
         for page, (name, icon) in _PAGES.items():
+            if page == "prune" and store.recorded:
+                continue  # there is nothing to watch
             st.page_link(f"pages/{page}.py", label=name, icon=icon)
     with st.expander("Link to copy", type="compact", key="link-to-copy"):
         st.code(link_to(store, "stasis"), language=None, wrap_lines=True)
