@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
-from copal_core.checkpoints import locate
+from copal_core.checkpoints import locate, residence
 from copal_core.checkpoints.writer import ShardWriter
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -129,7 +129,8 @@ def run(checkpoint: Path, options: argparse.Namespace) -> None:
         command += ["--calibration", options.calibration, "--evaluation", options.evaluation]
         command += ["--runs", runs, "--json"]
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ)
+        limit = {} if not options.memory else {residence.LIMIT: str(options.memory)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **limit})
         watch = Watch(process.pid)
         output, _ = process.communicate()
         seconds = time.perf_counter() - started
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write")
     parser.add_argument("--checkpoint", type=Path, help="what to run")
     parser.add_argument("--scratch", type=Path, help="where the run's folder is kept while it computes")
+    parser.add_argument("--memory", type=int, default=0, help="plan as if no more bytes than these were free")
     parser.add_argument("--domain", default="python-code")
     parser.add_argument("--method", default="copal:accumulate")
     parser.add_argument("--structure", default="unstructured")
@@ -168,7 +170,10 @@ def main() -> None:
         run(options.checkpoint, options)
     else:  # written, run and removed
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            write(options.shape, Path(folder) / options.shape, 1)
+            write(options.shape, Path(folder) / options.shape, options.blocks or 1)
+            options.memory = (
+                options.memory or 1
+            )  # a block of a model that does not fit visits, and leaves again
             run(Path(folder) / options.shape, options)
 
 

@@ -23,7 +23,7 @@ from copal_core.config import Method
 from copal_core.criteria._base import Criterion
 from copal_core.lowrank._base import Decomposition
 from copal_core.neurons._base import NeuronSelector
-from copal_core.pruning import Weights, masked, mean_scores, prune_group
+from copal_core.pruning import Weights, masked, mean_scores, prune_parts
 from copal_core.recording import BlockRecorder
 from copal_core.records import BlockRecord, Record, SecondsRecord
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
@@ -66,14 +66,22 @@ class PruningOutcome:
         self._updated: Weights = {}
 
     def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
-        criterion = self._criterion
-        with timed("select"):
-            found = prune_group(criterion, base, used, self._store.config.structure)
-        with timed("record"), one_thread():
-            means = mean_scores(criterion, base, newest) if used is not newest else None
-            self._recorder.add(found, means)
-        self._kept |= found.kept
-        self._updated |= found.weights
+        criterion, structure = self._criterion, self._store.config.structure
+        means = None
+        if used is not newest:
+            with timed("record"), one_thread():
+                means = mean_scores(criterion, base, newest)
+        parts = prune_parts(criterion, base, used, structure)
+        while True:
+            with timed("select"):
+                part = next(parts, None)
+            if part is None:
+                return
+            with timed("record"), one_thread():
+                self._recorder.add(part, means)
+            self._kept |= part.kept
+            self._updated |= part.weights
+            del part  # its scores, before those of the next
 
     def finish(self) -> list[Record]:
         with one_thread():
@@ -155,6 +163,7 @@ class Step:
                 found = states.calibrate(
                     block, self.criterion.statistics(), advance=not self._propagates_pruned
                 )
+        self.backbone.settle(index)
         outcome = self._outcome(index)
         remembered = BlockStatistics()
         for group, names in GROUPS.items():  # so that only one group's scores are in memory
@@ -162,6 +171,7 @@ class Step:
             if self.strategy.remembers and self.criterion.statistics():
                 remembered.groups[group] = used
             outcome.add({name: base[name] for name in names}, used, newest, self._timed)
+            self.backbone.settle(index)
         with self._timed("record"):
             records = outcome.finish()
             if remembered.groups:

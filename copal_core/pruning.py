@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,36 +50,54 @@ def prune_block(
 def prune_group(
     criterion: Criterion, base: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
 ) -> PrunedBlock:
-    """Remove weights of the projections that read one input. base: projection -> (out, in), in the group's order.
-
-    `weights` of the result holds what a criterion updated, and nothing where it only removes.
-    """
-    with exact_products():
-        block = _each(criterion, base, statistics, structure)
-    first = next(iter(base))
-    empty = sum(int((~kept.any(dim=1)).sum()) for kept in block.kept.values())
-    if empty:
-        message = f"{empty} rows lost every weight; compare within rows, or remove less"
-        block.warnings.append((first, "empty-rows", message))
+    """Remove weights of the projections that read one input; all of `prune_parts` together."""
+    block = PrunedBlock()
+    for part in prune_parts(criterion, base, statistics, structure):
+        block.weights |= part.weights
+        block.kept |= part.kept
+        block.scores |= part.scores
+        block.thresholds |= part.thresholds
+        block.warnings += part.warnings
     return block
 
 
-def _each(
+def prune_parts(
+    criterion: Criterion, base: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
+) -> Iterator[PrunedBlock]:
+    """The projections that read one input: one at a time where the criterion allows it, else together.
+
+    base: projection -> (out, in), in the group's order. `weights` of a part holds what a criterion updated, and
+    nothing where it only removes. What belongs to the whole group is said of its first projection.
+    """
+    names, rows, empty = list(base), [weight.shape[0] for weight in base.values()], 0
+    together = [names] if not criterion.by_row else [[name] for name in names]
+    given = [statistics] if not criterion.by_row else _by_projection(statistics, rows)
+    for part_names, part_statistics in zip(together, given, strict=True):
+        with exact_products():
+            part = _part(criterion, {n: base[n] for n in part_names}, part_statistics, structure)
+        empty += sum(int((~kept.any(dim=1)).sum()) for kept in part.kept.values())
+        if empty and part_names[-1] == names[-1]:
+            message = f"{empty} rows lost every weight; compare within rows, or remove less"
+            part.warnings.append((names[0], "empty-rows", message))
+        yield part
+
+
+def _part(
     criterion: Criterion, base: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
 ) -> PrunedBlock:
     names, rows = list(base), [weight.shape[0] for weight in base.values()]
     block = PrunedBlock()
-    if not criterion.by_row:
-        pruned = criterion.prune(stack(base, names), statistics, structure, rows)
-        block.weights = split(pruned.weight, names, rows)
-        block.kept = split(pruned.kept, names, rows)
-        block.scores = split(pruned.scores, names, rows)
-        block.thresholds = _split_thresholds(pruned.thresholds, names, rows)
-        block.warnings = [(names[0], kind, message) for kind, message in pruned.warnings.items()]
-        return block
-    for (name, weight), given in zip(base.items(), _by_projection(statistics, rows), strict=True):
-        block.scores[name], chosen = criterion.choose(weight, given, structure, [weight.shape[0]])
+    if criterion.by_row:
+        (name,) = names
+        block.scores[name], chosen = criterion.choose(base[name], statistics, structure, rows)
         block.kept[name], block.thresholds[name] = chosen.kept, chosen.thresholds
+        return block
+    pruned = criterion.prune(stack(base, names), statistics, structure, rows)
+    block.weights = split(pruned.weight, names, rows)
+    block.kept = split(pruned.kept, names, rows)
+    block.scores = split(pruned.scores, names, rows)
+    block.thresholds = _split_thresholds(pruned.thresholds, names, rows)
+    block.warnings = [(names[0], kind, message) for kind, message in pruned.warnings.items()]
     return block
 
 

@@ -79,8 +79,8 @@ def record(layer: PrunedLayer) -> LayerRecord:
 
 def maps(layer: PrunedLayer, side: int, heads: int) -> dict[str, NDArray[Any]]:
     """Pooled pictures of at most side × side, named 'projection.kind'; see `RunStore.tiles`."""
-    kept = layer.kept.float()
-    score_tile, kept_tile = _pool(layer.scores, side), _pool(kept, side)
+    score_tile, kept_tile = _pool(layer.scores, side), _pool(layer.kept, side)
+    row_kept = torch.cat([part.float().mean(dim=1) for part in _parts(layer.kept)])
     counts, edges = _histogram(layer.scores, layer.kept)
     arrays: dict[str, NDArray[Any]] = {
         # scores span decades and are drawn on a logarithmic scale: half precision of the logarithm is a
@@ -89,14 +89,12 @@ def maps(layer: PrunedLayer, side: int, heads: int) -> dict[str, NDArray[Any]]:
         "kept": _as_bytes(_numpy(kept_tile)),
         "histogram": counts,
         "range": edges,
-        "row_kept": _as_bytes(
-            _numpy(F.adaptive_avg_pool1d(kept.mean(dim=1)[None], min(side, kept.shape[0]))[0])
-        ),
+        "row_kept": _as_bytes(_numpy(F.adaptive_avg_pool1d(row_kept[None], min(side, len(row_kept)))[0])),
     }
     if layer.projection in _HEADED and heads:
         # o_proj reads the heads, the others write them
         axis = 1 if layer.projection == "o_proj" else 0
-        arrays["head_kept"] = _by_head(kept, heads, axis)
+        arrays["head_kept"] = _by_head(layer.kept, heads, axis)
         arrays["head_score"] = _by_head(layer.scores, heads, axis)
     return {f"{layer.projection}.{name}": array for name, array in arrays.items()}
 
@@ -187,7 +185,19 @@ def _finite(value: float | None) -> float | None:
 
 def _pool(values: Tensor, side: int) -> Tensor:
     rows, columns = values.shape
-    return F.adaptive_avg_pool2d(values.float()[None], (min(side, rows), min(side, columns)))[0]
+    tiles = min(side, rows)
+    pooled = rows // tiles if rows % tiles == 0 else rows  # rows that can be pooled by themselves
+    parts = [values] if pooled == rows else _parts(values, pooled)
+    wide = min(side, columns)
+    return torch.cat(
+        [F.adaptive_avg_pool2d(part.float()[None], (len(part) * tiles // rows, wide))[0] for part in parts]
+    )
+
+
+def _parts(values: Tensor, multiple: int = 1) -> tuple[Tensor, ...]:
+    """Rows (a multiple of some number) in parts of a bounded size: what is made of one takes several times that."""
+    rows = max(1, _COUNTED_AT_ONCE // values.shape[1] // multiple) * multiple
+    return values.split(rows)
 
 
 def _by_head(values: Tensor, heads: int, axis: int) -> NDArray[Any]:
@@ -200,7 +210,7 @@ def _histogram(scores: Tensor, kept: Tensor) -> tuple[NDArray[Any], NDArray[Any]
 
     Scores of zero have no logarithm: they are counted in the lowest bin.
     """
-    parts = scores.split(max(1, _COUNTED_AT_ONCE // scores.shape[1]))
+    parts = _parts(scores)
     whole = scores.log10() if len(parts) == 1 else None  # -inf for zero
     ranges = [_log_range(part, whole) for part in parts]
     smallest, high = min(low for low, _ in ranges), max(high for _, high in ranges)

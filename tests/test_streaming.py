@@ -14,7 +14,7 @@ from copal_core.checkpoints import residence
 from copal_core.checkpoints.backbone import Backbone, compute_dtype, linears
 from copal_core.checkpoints.readers import PinnedReader
 from copal_core.checkpoints.weights import WeightFiles
-from copal_core.config import RunConfig, Windows
+from copal_core.config import RunConfig, Structure, Windows
 from copal_core.errors import CheckpointError, InvalidValueError, RunError
 from copal_core.evaluation import token_losses
 from copal_core.runs import Runs
@@ -72,6 +72,26 @@ def test_a_streamed_run_is_the_same_bytes_as_a_resident_one(
     assert [backbone.keeps_blocks for backbone in opened] == [True, False]
     assert HiddenStates(opened[1], [torch.ones((1, 4), dtype=torch.long)]).activations.on_disk
     same_outcome(streamed, resident)
+
+
+@pytest.mark.parametrize("structure", [Structure(), Structure(group="layer"), Structure.parse("2:4")])
+def test_large_layers_are_worked_on_in_parts_to_the_same_bytes(
+    small_config: Callable[..., RunConfig],
+    runs: Runs,
+    same_outcome: Callable[[RunStore, RunStore], None],
+    monkeypatch: pytest.MonkeyPatch,
+    structure: Structure,
+) -> None:
+    config = small_config(
+        ["copal:accumulate", "sparsegpt:restart", "wanda:sequential"], 2, structure, map_size=8
+    )
+    whole, parts = runs.create(config), runs.create(config)
+    experiment.run(whole)
+    monkeypatch.setattr("copal_core.criteria._base._SCORED_AT_ONCE", 5 * 32)
+    monkeypatch.setattr("copal_core.masks._SELECTED_AT_ONCE", 7 * 32)
+    monkeypatch.setattr("copal_core.recording._COUNTED_AT_ONCE", 9 * 32)
+    experiment.run(parts)
+    same_outcome(parts, whole)
 
 
 @pytest.mark.parametrize("keep", [True, False])

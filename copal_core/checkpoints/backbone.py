@@ -174,6 +174,11 @@ class Backbone:
                 self._resident[index] = False
                 self._reader.let_go(index)
 
+    def settle(self, index: int) -> None:
+        """Let go of a visiting block's pages while it stays: those that are used again are read again."""
+        if not self._keep:
+            self.files.release(prefix_of(index))
+
     def _fill(self, module: nn.Module, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         try:
             module.load_state_dict(tensors, strict=True, assign=True)
