@@ -18,6 +18,7 @@ from copal_core.cli_app import add_options as add_app_options
 from copal_core.cli_app import open_app
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
 from copal_core.cli_lowrank import add_commands
+from copal_core.cli_plan import print_plan
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.runs import Runs
@@ -63,6 +64,9 @@ def _run(options: argparse.Namespace) -> int:
         ),
     )
     check_names(config)
+    if options.plan:
+        print_plan(config, options.json)
+        return 0
     store = Runs(options.runs).create(config, options.title)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
     return _compute(store, options.json)
@@ -286,3 +290,4 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--device", default="auto")
     run.add_argument("--map-size", type=int, default=64, help="side of the pooled heatmap tiles")
     run.add_argument("--title", default="")
+    run.add_argument("--plan", action="store_true", help="say what it would take, and compute nothing")

@@ -12,21 +12,27 @@ from copal_core.budget import structure_share
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.lowrank import LOWRANK
 from copal_core.neurons import NEURONS
+from copal_core.plan import PROCESS_BYTES, Plan, plan
 from copal_core.progress import total_cost
 from copal_core.runs import runs_root
 
 if TYPE_CHECKING:
     from copal_core.checkpoints import Description
 
-_PROCESS_BYTES = 600 * 2**20  # Python, torch and transformers
 _EFFICIENCY = 0.55  # of the matrix rate, that blocks reach with attention, norms and small batches
 _HIDDEN_COPIES = 3
+_RECORDING = 3e-8  # seconds that measuring and drawing take for each weight and step
+_BATCH_BYTES = 2**28  # of activations at work where the others lie in a file
+_BY_ROWS = ("magnitude", "wanda", "copal")
 _READERS = ("q_proj", "o_proj", "gate_proj", "down_proj")  # one for each input that has a Gram matrix
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes and minutes; `problems` says in words what does not fit, `smaller` is a protocol that does."""
+    """Bytes and minutes; `problems` says in words what does not fit, `smaller` is a protocol that does.
+
+    plan: what stays in memory, what is read how often.
+    """
 
     minutes: float
     memory_bytes: int
@@ -35,6 +41,7 @@ class Estimate:
     disk_free: int
     problems: tuple[str, ...]
     smaller: RunConfig | None
+    plan: Plan
 
     @property
     def fits(self) -> bool:
@@ -59,6 +66,9 @@ def estimate(config: RunConfig, description: Description, root: Path | None = No
 
 def _estimate(config: RunConfig, description: Description, root: Path | None) -> Estimate:
     memory, disk = memory_bytes(config, description), disk_bytes(config, description)
+    planned = plan(config, description, remembered_bytes(config, description))
+    spilled = planned.activations if planned.activations_on_disk else 0
+    disk += spilled
     disk_free = shutil.disk_usage(_existing(root or runs_root())).free
     context = description.context
     problems = []
@@ -70,14 +80,22 @@ def _estimate(config: RunConfig, description: Description, root: Path | None) ->
     if disk > disk_free:
         problems.append(
             f"the run needs {_gigabytes(disk)} of disk and {_gigabytes(disk_free)} is free; "
-            "use fewer domains or methods, or free some space"
+            f"use {'fewer or shorter windows' if 2 * spilled > disk else 'fewer domains or methods'}, "
+            "or free some space"
         )
     for name in ("calibration", "evaluation"):
         length = getattr(config.protocol, name).length
         if context and length > context:
             problems.append(f"{name} windows of {length} tokens exceed the checkpoint's context of {context}")
     return Estimate(
-        minutes(config, description), memory, description.memory_free, disk, disk_free, tuple(problems), None
+        minutes(config, description),
+        memory,
+        description.memory_free,
+        disk,
+        disk_free,
+        tuple(problems),
+        None,
+        planned,
     )
 
 
@@ -85,14 +103,23 @@ def minutes(config: RunConfig, description: Description) -> float:
     """Wall-clock minutes, from the run's tokens and this machine's measured matrix rate."""
     weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
     rate = 100e12 if description.device.startswith("cuda") else matrix_rate()
-    return total_cost(config) * 2 * weights / (rate * _EFFICIENCY) / 60
+    computing = total_cost(config) * 2 * weights / (rate * _EFFICIENCY)
+    computing += _RECORDING * weights * len(config.methods) * len(config.domains)
+    # the next block is read while one computes: the slower of the two counts
+    return max(computing, plan(config, description).read_seconds) / 60
 
 
 def memory_bytes(config: RunConfig, description: Description) -> int:
     """Peak resident bytes: the checkpoint, one block's statistics, the windows' hidden states."""
     shapes = description.projections
     largest = max(shapes.values(), key=lambda shape: shape[1])[1]
-    statistics = 4 * sum(out * columns for out, columns in shapes.values()) * 3
+    block = sum(out * columns for out, columns in shapes.values())
+    # by rows: one projection's scores at a time beside the statistics and the masks; else updated weights too
+    by_rows = all(method.name in _BY_ROWS for method in config.methods)
+    widest = max(out * columns for out, columns in shapes.values())
+    statistics = 4 * block * 3 if not by_rows else 4 * block + block + 3 * 4 * widest
+    if any(str(method) == "copal:joint" for method in config.methods):
+        statistics += 4 * block * len(config.domains)
     if any(method.name == "sparsegpt" for method in config.methods):
         statistics += 4 * 4 * largest**2
     if any(method.name in LOWRANK.names() for method in config.methods):
@@ -103,19 +130,15 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
     neurons = shapes["down_proj"][1] if "down_proj" in shapes else largest
     if any(method.name == "mutual-information" for method in config.methods):
         statistics += 3 * 2 * 4 * neurons**2  # two Gram matrices: of this step, remembered, and their sum
-    protocol, seen = config.protocol, 1
-    if any(method.strategy == "joint" for method in config.methods):
-        seen = len(config.domains)
-    tokens = max(protocol.calibration.tokens * seen, protocol.evaluation.tokens * len(config.domains))
-    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(description.dtype, 4)
-    hidden = tokens * description.hidden * size * _HIDDEN_COPIES
-    return int(description.memory_needed(description.dtype) + statistics + hidden + _PROCESS_BYTES)
+    found = plan(config, description)
+    batch = min(_BATCH_BYTES, found.activations)
+    hidden = batch if found.activations_on_disk else found.activations * _HIDDEN_COPIES
+    return int(found.weights + statistics + hidden + PROCESS_BYTES)
 
 
 def disk_bytes(config: RunConfig, description: Description) -> int:
     """Bytes the run's folder will hold: masks, maps, memory of past domains, updated weights."""
     weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
-    inputs = {columns for _, columns in description.projections.values()}
     tile = config.protocol.map_size**2 * 6
     layers = len(description.projections) * description.blocks
     shape_down = description.projections.get("down_proj", (0, 0))
@@ -130,18 +153,25 @@ def disk_bytes(config: RunConfig, description: Description) -> int:
             each += 2 * weights * structure_share(config.structure)  # factors of 16 bits
         if method.name == "sparsegpt":
             each += 4 * weights * (1 - config.structure.removed)
-        if method.strategy == "accumulate":
-            gram = 4 * description.blocks * (2 * min(inputs) ** 2 + min(inputs) ** 2 + max(inputs) ** 2)
-            remembered = {
-                "copal": 4 * weights,
-                "sparsegpt": gram,
-                **dict.fromkeys(LOWRANK.names(), gram),
-                "svd": 0,
-                "mutual-information": 2 * 4 * description.blocks * shape_down[1] ** 2,
-            }
-            each += remembered.get(method.name, 0)
         total += each * len(config.domains)
-    return int(total)
+    return int(total) + remembered_bytes(config, description)
+
+
+def remembered_bytes(config: RunConfig, description: Description) -> int:
+    """Bytes of the statistics of past domains that the run's methods keep, all steps together."""
+    weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
+    inputs = {columns for _, columns in description.projections.values()}
+    gram = 4 * description.blocks * (2 * min(inputs) ** 2 + min(inputs) ** 2 + max(inputs) ** 2)
+    neurons = description.projections.get("down_proj", (0, 0))[1]
+    remembered = {
+        "copal": 4 * weights,
+        "sparsegpt": gram,
+        **dict.fromkeys(LOWRANK.names(), gram),
+        "svd": 0,
+        "mutual-information": 2 * 4 * description.blocks * neurons**2,
+    }
+    found = [remembered.get(method.name, 0) for method in config.methods if method.strategy == "accumulate"]
+    return sum(found) * len(config.domains)
 
 
 @lru_cache(maxsize=1)

@@ -32,13 +32,15 @@ def test_a_small_run_fits(small_config: Config, described: Description, tmp_path
 
 
 def test_too_many_windows_do_not_fit_and_fewer_are_offered(
-    small_config: Config, described: Description, tmp_path: Path
+    small_config: Config, described: Description, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     asked = small_config(["wanda:joint"], calibration=Windows(count=100_000, length=1000))
     large = dataclasses.replace(described, context=2048)
     found = preflight.estimate(asked, large, tmp_path)
     assert not found.fits
-    assert "of memory" in found.problems[0] and "fewer or shorter windows" in found.problems[0]
+    # activations that no memory holds would lie in a file, for which the disk has no room
+    assert "of disk" in found.problems[0] and "fewer or shorter windows" in found.problems[0]
     assert found.smaller is not None
     assert found.smaller.protocol.calibration.tokens < asked.protocol.calibration.tokens
     assert found.smaller.methods == asked.methods and found.smaller.domains == asked.domains
@@ -51,6 +53,45 @@ def test_a_checkpoint_too_large_for_memory_has_nothing_smaller(
     none_left = dataclasses.replace(described, memory_free=2**20)
     found = preflight.estimate(small_config(["copal:accumulate"]), none_left, tmp_path)
     assert not found.fits and found.smaller is None
+
+
+def test_a_model_beyond_memory_visits_block_by_block(
+    small_config: Config, described: Description, tmp_path: Path
+) -> None:
+    sizes = {
+        "hidden": 4096,
+        "blocks": 32,
+        "vocab": 32000,
+        "total": 6_738_415_616,
+        "file_bytes": 13_476_831_232,
+    }
+    rows = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), (4096, 4096))
+    rows |= {"gate_proj": (11008, 4096), "up_proj": (11008, 4096), "down_proj": (4096, 11008)}
+    large = dataclasses.replace(
+        described, **sizes, tied=False, projections=rows, stored_dtype="bfloat16", memory_free=16 * 10**9
+    )
+    found = preflight.estimate(small_config(["copal:accumulate"], domains=1), large, tmp_path)
+    plan = found.plan
+    assert not plan.keeps_blocks and plan.visits == 3  # dense, prune, evaluate
+    assert plan.read == 3 * large.file_bytes and plan.read_seconds > 0
+    assert found.memory_bytes < 4 * 10**9 < large.memory_needed()
+    assert plan.remembered == 4 * 32 * sum(a * b for a, b in rows.values())
+    first, second, _, fourth = plan.lines()
+    assert "one of 32 blocks visits at a time" in first and "3 times, 40.4 GB in all" in second
+    assert "25.9 GB" in fourth
+    roomy = dataclasses.replace(large, memory_free=64 * 10**9)
+    assert preflight.estimate(small_config(["copal:accumulate"]), roomy, tmp_path).plan.keeps_blocks
+
+
+def test_the_plan_is_what_the_computation_does(
+    small_config: Config, described: Description, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from copal_core.checkpoints.backbone import Backbone
+
+    for limit, keeps in (("1000000000", True), ("1000", False)):
+        monkeypatch.setenv("COPAL_MEMORY_BYTES", limit)
+        assert preflight.plan(small_config(["copal:restart"]), described).keeps_blocks == keeps
+        assert Backbone(small_model, "cpu", "float32").keeps_blocks == keeps
 
 
 def test_a_full_disk_is_a_problem(

@@ -16,11 +16,15 @@ _ACTIVATIONS_SHARE = 0.25
 
 
 def memory_budget(device: str) -> int:
-    """Bytes to plan with: what is free on the device, for a processor no more than the environment allows.
+    """Bytes to plan with: what is free on the device; see `limited`."""
+    return limited(memory_free(device), device)
+
+
+def limited(free: int, device: str) -> int:
+    """`free` bytes, for a processor no more than the environment allows.
 
     Raises InvalidValueError when COPAL_MEMORY_BYTES is no number.
     """
-    free = memory_free(device)
     asked = os.environ.get(LIMIT)
     if asked is None or device.startswith("cuda"):
         return free

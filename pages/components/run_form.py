@@ -235,6 +235,8 @@ def _cost(config: RunConfig, description: Description) -> None:
 | Disk | {size(found.disk_bytes)} | {size(found.disk_free)} |
 """
     )
+    with st.expander("What stays in memory", type="compact"):
+        st.markdown("\n".join(f"- {line}" for line in found.plan.lines()))
     if found.fits:
         st.caption(":material/check: This fits on this machine. Time is a rough estimate.")
         return
