@@ -43,6 +43,7 @@ def add_commands(command: AddCommand) -> None:
     listed.add_argument("group", nargs="?", default=None)
     listed.add_argument("--resume", action="store_true", help="compute what is missing")
     listed.add_argument("--cancel", action="store_true", help="stop within one block")
+    listed.add_argument("--delete", action="store_true", help="move its runs into the trash")
 
 
 def _repeat(options: argparse.Namespace) -> int:
@@ -73,8 +74,16 @@ def _groups(options: argparse.Namespace) -> int:
             print(f"{row['group']}  {row['status']:11}  {done} of {len(row['runs'])} runs  {row['title']}")
         return 0
     group = root.open(options.group)
-    if options.resume and options.cancel:
-        raise InvalidValueError("--resume and --cancel exclude each other; choose one")
+    if options.resume + options.cancel + options.delete > 1:
+        raise InvalidValueError("--resume, --cancel and --delete exclude each other; choose one")
+    if options.delete:
+        grouping.discard(group)
+        print(
+            json.dumps({"group": group.id, "deleted": True})
+            if options.json
+            else f"{group.id} is in the trash"
+        )
+        return 0
     if options.cancel:
         grouping.cancel(group)
     if options.resume:

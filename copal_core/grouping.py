@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from copal_core import jobs, sharing, turns
+from copal_core import jobs, sharing, shelf, turns
 from copal_core.errors import Cancelled, CopalError, RunError
-from copal_core.groups import ACTIVE, Group, Member, described
+from copal_core.groups import ACTIVE, DISCARDED, Group, Member, described
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 
@@ -124,6 +124,19 @@ def cancel(group: Group) -> None:
     """Ask the group to stop; it does so within one block. Harmless when it does not run."""
     sharing.require_owner(group.folder)
     group.request_cancel()
+
+
+def discard(group: Group) -> None:
+    """Move the group's own runs into the trash; the group is back as soon as one of them is.
+
+    Raises RunError while the group, or one of its runs, is being computed.
+    """
+    sharing.require_owner(group.folder)
+    if group.is_locked() or is_active(group):
+        raise RunError(f"group '{group.id}' is being computed; cancel it, then delete it")
+    for store in group.own():
+        shelf.delete(store)
+    (group.folder / DISCARDED).touch()
 
 
 def is_active(group: Group) -> bool:

@@ -27,6 +27,7 @@ from copal_core.store import RUN_ID, RunStore, now
 
 KINDS = ("repeat", "orders", "sweep")
 ACTIVE = ("starting", "running")
+DISCARDED = "discarded"
 MOST = 64  # runs of one group
 _SEEDS = 2**31
 
@@ -131,7 +132,11 @@ class Group:
 
     def finished(self) -> list[RunStore]:
         """The members that are done, in order."""
-        return [store for store in self.stores() if _status(store) == "done"]
+        return [store for store in self.stores() if status_of(store) == "done"]
+
+    def own(self) -> list[RunStore]:
+        """The members that were made for the group; its base, which may be one of them, was not."""
+        return [store for store in self.stores() if store.info.get("group") == self.id]
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -197,9 +202,11 @@ class Groups:
         folder, found = self.root / "groups", []
         for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
             try:
-                found.append(Group(path))
+                group = Group(path)
             except RunError:
                 continue
+            if not (path / DISCARDED).exists() or group.own():  # a run taken out of the trash brings it back
+                found.append(group)
         return found
 
     def open(self, group_id: str) -> Group:
@@ -250,10 +257,11 @@ def _claims_a_process(state: GroupState) -> bool:
 
 def _stands_for(base: RunStore, config: RunConfig) -> bool:
     """Whether `base` is this very run, computed here and finished."""
-    return not base.recorded and _status(base) == "done" and base.config.canonical() == config.canonical()
+    return not base.recorded and status_of(base) == "done" and base.config.canonical() == config.canonical()
 
 
-def _status(store: RunStore) -> str:
+def status_of(store: RunStore) -> str:
+    """The run's status; a damaged status.json is an interruption."""
     try:
         return store.state().status
     except RunError:
@@ -283,7 +291,7 @@ def summary(group: Group) -> dict[str, Any]:
             {
                 "run": member.run,
                 "what": described(member.settings(), group.kind),
-                "status": _status(store) if (store := stores[member.run]) is not None else "waiting",
+                "status": status_of(store) if (store := stores[member.run]) is not None else "waiting",
             }
             for member in group.members
         ],

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from copal_core import bands, experiment, grouping, jobs, likeness
+from copal_core import bands, experiment, grouping, jobs, likeness, shelf
 from copal_core.cli import main
 from copal_core.config import RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
@@ -123,6 +123,22 @@ def test_a_killed_group_is_interrupted_and_goes_on(runs: Runs, config: RunConfig
             grouping.start(group)
     grouping.compute(group)
     assert group.state().status == "done"
+
+
+def test_a_discarded_group_comes_back_with_its_runs(runs: Runs, base: RunStore) -> None:
+    root = Groups(runs.root)
+    group = root.create("repeat", seeds(base.config, 3), base)
+    grouping.compute(group)
+    with group.lock(), pytest.raises(RunError, match="cancel it, then delete"):
+        grouping.discard(group)
+    grouping.discard(group)
+    assert root.list() == []
+    assert [run.id for run in runs.list()] == [base.id]  # the base is a run of its own
+    shelf.restore(runs.root, group.members[2].run)
+    (back,) = root.list()
+    assert [store.config.protocol.seed for store in back.finished()] == [0, 2]
+    grouping.compute(back)
+    assert len(back.finished()) == 3
 
 
 def test_a_member_that_fails_holds_up_no_other(runs: Runs, config: RunConfig) -> None:

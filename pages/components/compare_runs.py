@@ -10,6 +10,7 @@ from copal_core.errors import CopalError
 from copal_core.figures import forgetting
 from copal_core.figures import groups as figures
 from copal_core.figures.numbers import compact, percent, signed
+from copal_core.groups import status_of
 from copal_core.results import perplexity_matrix
 from copal_core.runs import Runs
 from copal_core.store import RunStore
@@ -121,7 +122,7 @@ def _key(stores: list[RunStore], letters: dict[str, str]) -> None:
             str(store.info.get("title") or store.id),
             " → ".join(store.domains),
             str(store.config.structure),
-            store.state().status,
+            status_of(store),
         ]
         for store in stores
     ]

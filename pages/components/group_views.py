@@ -8,7 +8,7 @@ import streamlit as st
 from copal_core import bands, grouping
 from copal_core.figures import groups as figures
 from copal_core.figures.numbers import compact
-from copal_core.groups import ACTIVE, Group, Groups, described
+from copal_core.groups import ACTIVE, Group, Groups, described, status_of
 from copal_core.store import RunStore
 from pages.components import actions, charts, group_form, links
 from pages.components.text import empty_state, plain, show_problem
@@ -49,6 +49,24 @@ def _show(kind: str, what: str) -> None:
     else:
         _results(group, bands.outcomes(finished), what, finished[0])
     _members(group)
+    st.button(
+        "Delete the group",
+        key="discard-group",
+        icon=":material/delete:",
+        on_click=_discard,
+        args=(group,),
+        disabled=grouping.is_active(group),
+        help="Moves its runs into the trash. The group is back as soon as one of them is.",
+    )
+
+
+def _discard(group: Group) -> None:
+    def move() -> bool:
+        grouping.discard(group)
+        return True
+
+    if actions.attempt(move, done="The group's runs are in the trash."):
+        links.write("group", None)
 
 
 def _line(group: Group) -> str:
@@ -198,7 +216,7 @@ def _members(group: Group) -> None:
         for number, member in enumerate(group.members, start=1):
             store = group.store_of(member)
             with st.container(horizontal=True, vertical_alignment="center"):
-                status = "waiting" if store is None else store.state().status
+                status = "waiting" if store is None else status_of(store)
                 st.markdown(f"{number}. {plain(described(member.settings(), group.kind))}", width="stretch")
                 st.caption(status, width="content")
                 if store is not None:

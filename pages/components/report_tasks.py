@@ -73,6 +73,12 @@ def write(
     return {"file": str(out)}
 
 
+def forget(run: str) -> None:
+    """A run is deleted: so is what can be written again from it. Exported checkpoints stay."""
+    for folder in (Runs().root / EXPORTS / run).glob("files-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _forget_older(folder: Path) -> None:
     """Files written before the run changed are made again when they are wanted."""
     for old in folder.parent.glob("files-*"):

@@ -8,7 +8,7 @@ from copal_core import jobs, shelf
 from copal_core.domains import builtins, find, hub_presets
 from copal_core.figures.numbers import duration
 from copal_core.store import RunStore
-from pages.components import actions, compare_runs, draft, links, runs, timeline, trash
+from pages.components import actions, compare_runs, draft, links, report_tasks, runs, timeline, trash
 from pages.components.text import plain, show_problem
 
 _ACTIVE = ("created", "running")
@@ -185,4 +185,5 @@ def _delete(store: RunStore) -> None:
     if actions.attempt(move):
         links.write("run", None)
         compare_runs.forget(store.id)
+        report_tasks.forget(store.id)
         trash.remember(store.id, title)

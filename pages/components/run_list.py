@@ -10,7 +10,6 @@ from copal_core import shelf
 from copal_core.errors import CopalError
 from copal_core.figures.numbers import size
 from copal_core.runs import Runs, RunSummary, matching
-from copal_core.store import RunStore
 from pages.components import actions, compare_runs, links, run_details, runs, trash
 from pages.components.text import empty_state, plain
 
@@ -147,14 +146,14 @@ def _line(run: RunSummary) -> str:
 
 
 def bytes_of(run: RunSummary) -> int:
-    """The run's size on disk, counted again only when its records have changed."""
-    store = Runs().open(run.id)
-    return _bytes(str(store.folder), runs.version(store), _status_time(store))
-
-
-def _status_time(store: RunStore) -> int:
+    """The run's size on disk, counted again only when its records or its status have changed."""
+    try:
+        store = Runs().open(run.id)
+    except CopalError:  # deleted in another window, between the list and the card
+        return 0
     path = store.folder / "status.json"
-    return path.stat().st_mtime_ns if path.exists() and store.state().status != "running" else 0
+    status = path.stat().st_mtime_ns if path.exists() and run.status != "running" else 0
+    return _bytes(str(store.folder), runs.version(store), status)
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)

@@ -179,6 +179,17 @@ def test_a_group_is_drawn_with_its_verdict(
         assert "Protocol: tiny" in text_of(app)
 
 
+@pytest.mark.parametrize("view", ["list", "side", "seeds", "orders", "trash", "<b>"])
+def test_hostile_links_and_damaged_runs(view: str, two: tuple[RunStore, RunStore], open_page: Opener) -> None:
+    (two[0].folder / "status.json").write_text("{")
+    (two[1].folder / "results.sqlite").write_bytes(b"no database" * 200)
+    hostile = {"runs": "../../etc.<b>x</b>.first-run.second-run", "group": "../..", "measure": "__class__"}
+    for run in ("first-run", "second-run", "![a](http://b)"):
+        app = open_page("runs", view=view, run=run, **hostile)
+        assert not app.exception
+        assert "](http" not in "".join(error.value for error in app.error)
+
+
 @pytest.mark.parametrize(("kind", "view"), [("repeat", "seeds"), ("orders", "orders")])
 def test_a_group_is_started_watched_and_cancelled(
     kind: str, view: str, finished_run: str, open_page: Opener, monkeypatch: pytest.MonkeyPatch
