@@ -44,6 +44,7 @@ page = st.navigation(
             st.Page(
                 "pages/families.py", title="Families", url_path="families", icon=":material/account_tree:"
             ),
+            st.Page("pages/neurons.py", title="Neurons", url_path="neurons", icon=":material/share:"),
             st.Page(
                 "pages/diagnose.py", title="Diagnose", url_path="diagnose", icon=":material/troubleshoot:"
             ),

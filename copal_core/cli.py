@@ -18,6 +18,7 @@ from copal_core.cli_app import add_options as add_app_options
 from copal_core.cli_app import open_app
 from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, print_rows
 from copal_core.cli_lowrank import add_commands
+from copal_core.cli_neurons import add_neurons
 from copal_core.cli_plan import print_plan
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
@@ -63,13 +64,11 @@ def _run(options: argparse.Namespace) -> int:
             map_size=options.map_size,
         ),
     )
-    check_names(config)
     if options.plan:
+        check_names(config)
         print_plan(config, options.json)
         return 0
-    store = Runs(options.runs).create(config, options.title)
-    print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
-    return _compute(store, options.json)
+    return _compute(create(config, options), options.json)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -97,7 +96,7 @@ def _show(options: argparse.Namespace) -> None:
         print_rows(rows, options.json)
         return
     store = Runs(options.runs).open(options.run)
-    _print_result(store, options.json)
+    print_result(store, options.json)
 
 
 def _cancel(options: argparse.Namespace) -> None:
@@ -143,6 +142,14 @@ def _check_text(options: argparse.Namespace) -> None:
                 raise InvalidValueError(f"--{name.replace('_', '-')} '{shown}' is not UTF-8; rename it")
 
 
+def create(config: RunConfig, options: argparse.Namespace) -> RunStore:
+    """The folder of a new run, once all its names are known."""
+    check_names(config)
+    store = Runs(options.runs).create(config, options.title)
+    print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
+    return store
+
+
 def check_names(config: RunConfig) -> None:
     """Refuse unknown domains, methods and options before a run's folder is made."""
     from copal_core.compressors import build_compressor
@@ -158,12 +165,12 @@ def check_names(config: RunConfig) -> None:
 
 
 def _compute(store: RunStore, as_json: bool) -> int:
-    _compute_quietly(store)
-    _print_result(store, as_json)
+    compute(store)
+    print_result(store, as_json)
     return 0
 
 
-def _compute_quietly(store: RunStore) -> None:
+def compute(store: RunStore) -> None:
     """Compute a run; progress goes to stderr, and a signal cancels it within one block."""
     stopped = False
 
@@ -193,7 +200,8 @@ def _tell(event: dict[str, Any]) -> None:
         print(f"{share}  step {event['step']}  {event['method']}  perplexity: {found}", file=sys.stderr)
 
 
-def _print_result(store: RunStore, as_json: bool) -> None:
+def print_result(store: RunStore, as_json: bool) -> None:
+    """The run's result as one JSON object, or as a table."""
     result = store.result()
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
@@ -244,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("checkpoints", list_checkpoints, "List the checkpoints that work without a download.")
     command("domains", list_domains, "List the built-in text domains and the hub presets.")
-    command("methods", list_methods, "List criteria, decompositions and strategies.")
+    command("methods", list_methods, "List criteria, decompositions, neuron selectors and strategies.")
     _add_run_options(
         with_runs(command("run", _run, "Prune for a sequence of domains and measure each step."))
     )
@@ -260,11 +268,12 @@ def _parser() -> argparse.ArgumentParser:
     made.set_defaults(command=open_app)
     add_app_options(made)
     add_commands(command)
+    add_neurons(command)
     cli_diagnose.add_commands(command)
     cli_runs.add_commands(command)
     cli_groups.add_commands(command)
     cli_sweep.add_commands(command)
-    cli_report.add_commands(command, _compute_quietly)
+    cli_report.add_commands(command, compute)
     return parser
 
 

@@ -20,7 +20,9 @@ with errors_shown():
     store = runs.pick()
     if store is not None and not runs.mask_methods_of(store):
         empty_state(
-            "This run has no masks", "Its methods make factors: see **Stasis and forgetting** for perplexity."
+            "This run has no masks",
+            "Its methods make factors or remove whole neurons: see **Stasis and forgetting** for perplexity, "
+            "**Neurons** for neurons.",
         )
     elif store is not None:
         choices = layer_views.draw_maps(store)

@@ -68,10 +68,10 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """'dense' and 'factored': parameters, bytes, flops_per_token, prefill and decode tokens a second."""
     dtype = next(model.parameters()).dtype
-    found = {"dense": _described(model, prompt, written)}
+    found = {"dense": described(model, prompt, written)}
     small = {name: one for name, one in factors.items() if one.parameters < _dense(model, name)}
     with replaced(model, factored_modules(model, small, dtype)):
-        found["factored"] = _described(model, prompt, written)
+        found["factored"] = described(model, prompt, written)
     return found
 
 
@@ -80,7 +80,8 @@ def _dense(model: nn.Module, name: str) -> int:
     return int(weight.numel())  # type: ignore[operator]
 
 
-def _described(model: nn.Module, prompt: int, written: int) -> dict[str, float]:
+def described(model: nn.Module, prompt: int = 256, written: int = 32) -> dict[str, float]:
+    """Size and speed in one: parameters, bytes, flops_per_token, prefill and decode tokens a second."""
     return {**size_of(model).__dict__, **measure(model, prompt, written).__dict__}
 
 

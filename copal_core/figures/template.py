@@ -23,6 +23,10 @@ LOWRANK_COLOURS = {
     "svd": "#8C6BB1", "whitened-svd": "#E69F00", "basel": "#56B4E9", "plrd": "#6B8E23", "hybrid": "#9C8F00",
     "basel-whitened": "#7F4F24",
 }  # fmt: skip
+NEURON_COLOURS = {
+    "mutual-information": "#3E9C4F", "copal-neurons": "#E0607E", "magnitude-neurons": "#A97BC9",
+    "random-neurons": "#A6761D",
+}  # fmt: skip
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
 STRATEGY_DASHES = {"accumulate": "solid", "restart": "dash", "sequential": "dot", "joint": "dashdot"}
 DENSE_COLOUR = "#808080"
@@ -114,11 +118,11 @@ def label(text: object) -> str:
 
 
 def method_colour(method: str) -> str:
-    """The criterion's or decomposition's colour, the same on every page; unknown ones get a spare one by name."""
+    """The method's colour, the same on every page; unknown ones get a spare one by name."""
     if method == "dense":
         return DENSE_COLOUR
     name = _parts(method)[0]
-    known = {**CRITERION_COLOURS, **LOWRANK_COLOURS}
+    known = {**CRITERION_COLOURS, **LOWRANK_COLOURS, **NEURON_COLOURS}
     return known.get(name) or SPARE_COLOURS[sum(name.encode()) % len(SPARE_COLOURS)]
 
 

@@ -18,8 +18,8 @@ _PAIRS_AT_ONCE = 65_536
 class Pairs:
     """The pairs of one block's neurons.
 
-    gram: (d, d) of normal scores. scores: (d,), the lower of two goes; ties: the later one. least: correlation that
-    a pair must exceed to be redundant. alive: (d,) bool, neurons that are still there.
+    gram: (d, d) of normal scores. scores: (d,) >= 0, the lower of two goes; of equals the later one. least:
+    correlation that a pair must exceed to be redundant. alive: (d,) bool, neurons that are still there.
     """
 
     gram: Tensor
@@ -29,29 +29,35 @@ class Pairs:
 
     def __post_init__(self) -> None:
         self._deviation = deviations(self.gram)
+        order = self.scores.sort(descending=True, stable=True).indices
+        self._rank = torch.empty_like(order)  # 0: never the one to go
+        self._rank[order] = torch.arange(len(order), device=order.device)
 
-    def greedy(self) -> Iterator[tuple[int, int, float]]:
+    def greedy(self, weigh: bool) -> Iterator[tuple[int, int, float]]:
         """(removed, twin, correlation) of the most redundant pair first, while there is one.
 
-        Each neuron's best partner is remembered, and looked for again when that partner goes.
+        weigh: most redundant is the pair that leaves least of its lower neuron's squared score unexplained,
+        score² e^(−2I) = score² (1 − ρ²); otherwise the pair of the largest I. Each neuron remembers its best partner
+        among those that outrank it, and looks again when that partner goes.
         """
         neurons = len(self.alive)
-        best = torch.empty(neurons, device=self.gram.device)
-        partner = torch.empty(neurons, dtype=torch.long, device=self.gram.device)
-        for start in range(0, neurons, _ROWS_AT_ONCE):
-            self._look(torch.arange(start, min(neurons, start + _ROWS_AT_ONCE)), best, partner)
+        best = torch.zeros(neurons, device=self.gram.device)
+        partner = torch.zeros(neurons, dtype=torch.long, device=self.gram.device)
+        self._look(self.alive.nonzero()[:, 0], best, partner)
         while True:
-            first = int(best.argmax())
-            correlation = float(best[first])
-            if correlation <= self.least:
+            worth = self._worth(best, weigh)
+            gone = int(worth.argmax())
+            if float(worth[gone]) == -torch.inf:
                 return
-            gone, twin = self._lower(first, int(partner[first]))
+            yield gone, int(partner[gone]), float(best[gone])
             self.alive[gone] = False
-            best[gone] = -1.0
-            yield gone, twin, correlation
-            widowed = ((partner == gone) & self.alive).nonzero()[:, 0]
-            for rows in widowed.split(_ROWS_AT_ONCE):
-                self._look(rows, best, partner)
+            self._look(((partner == gone) & self.alive).nonzero()[:, 0], best, partner)
+
+    def _worth(self, best: Tensor, weigh: bool) -> Tensor:
+        """(d,) how redundant each neuron's best pair is; minus infinity for those that do not go."""
+        unexplained = torch.log1p(-best.double().square().clamp(max=1 - 1e-7))
+        worth = -unexplained - (2 * self.scores.double().log() if weigh else 0.0)
+        return torch.where(self.alive & (best > self.least), worth, -torch.inf)
 
     def random(self, generator: torch.Generator) -> Iterator[tuple[int, int, float]]:
         """(removed, twin, correlation) of redundant pairs in random order, as the paper visits them."""
@@ -89,16 +95,13 @@ class Pairs:
         pairs = torch.cat(listed, dim=1).cpu()
         return pairs[:, torch.randperm(pairs.shape[1], generator=generator)]
 
-    def _look(self, rows: Tensor, best: Tensor, partner: Tensor) -> None:
-        """Find the best living partner of each of `rows`."""
-        rows = rows.to(self.gram.device)
-        found = correlations(self.gram, rows, self._deviation)  # (rows, d)
-        found[:, ~self.alive] = -1.0
-        found[torch.arange(len(rows), device=rows.device), rows] = -1.0
-        best[rows], partner[rows] = found.max(dim=1)
-        best[rows[~self.alive[rows]]] = -1.0
+    def _look(self, neurons: Tensor, best: Tensor, partner: Tensor) -> None:
+        """Find the best living partner of each of `neurons` among those that outrank it; 0 for none."""
+        for rows in neurons.split(_ROWS_AT_ONCE):
+            found = correlations(self.gram, rows, self._deviation)  # (rows, d)
+            found *= self.alive & (self._rank < self._rank[rows][:, None])
+            best[rows], partner[rows] = found.max(dim=1)
 
     def _lower(self, one: int, other: int) -> tuple[int, int]:
         """(which goes, which stays)."""
-        first, second = sorted((one, other))
-        return (first, second) if self.scores[first] < self.scores[second] else (second, first)
+        return (one, other) if self._rank[one] > self._rank[other] else (other, one)

@@ -1,8 +1,15 @@
 """Neurons that say what another neuron says already, by mutual information without labels (arXiv:2406.00030).
 
 The mutual information of every two hidden neurons z_k, z_l of a block is estimated from the normal scores of their
-activations (Gaussian copula). Of a redundant pair the neuron that contributes less to the layer's output goes, by
+activations (Gaussian copula). Of a redundant pair the neuron goes that contributes less to the layer's output, c_k =
 sqrt(E z_k²) · ‖down_k‖. Neurons that never fire on the text go before any pair.
+
+greedy        the pair first that leaves least of c_k² unexplained, c_k² e^(−2I); the default
+most-shared   the pair first that shares most, whatever it contributes
+random-pairs  redundant pairs in random order, as the paper visits them
+
+Neurons that share most are mostly those that matter most, so that `most-shared` removes the wrong ones from a small
+model (SmolLM2, one tenth removed: perplexity ten times the dense one, where `greedy` adds a seventh).
 """
 
 from __future__ import annotations
@@ -29,7 +36,8 @@ from copal_core.neurons._pairs import Pairs
 from copal_core.statistics.accumulators import BlockStatistics, Statistic
 from copal_core.statistics.neurons import NeuronGram, NeuronSquareSum, NormalScoreGram
 
-ORDERS = ("greedy", "random-pairs")
+ORDERS = ("greedy", "most-shared", "random-pairs")
+_GREEDY = ORDERS[:2]
 
 
 @NEURONS.register("mutual-information")
@@ -38,8 +46,8 @@ class MutualInformation(NeuronSelector):
     """Removes one of each redundant pair, most redundant first; its twin takes over what it can.
 
     share: of the neurons that go. threshold: nats above which a pair is redundant; 0: any pair. A threshold that
-    leaves too few pairs keeps more neurons than asked, and says so. order: greedy (most redundant pair first) or
-    random-pairs (the paper's). compensate: add β·(removed column of down) to the twin's, β = E[z_k z_l] / E[z_l²].
+    leaves too few pairs keeps more neurons than asked, and says so. order: see the file. compensate: add
+    β·(removed column of down) to the twin's, with β = E[z_k z_l] / E[z_l²].
     """
 
     share: float = 0.1
@@ -75,7 +83,7 @@ class MutualInformation(NeuronSelector):
         asked = count_of(self.share, len(squares))
         first = silent.nonzero()[:, 0].tolist()[:asked]
         pairs = Pairs(scores, contribution, correlation_of(self.threshold), ~silent)
-        walk = pairs.greedy() if self.order == "greedy" else pairs.random(generator)
+        walk = pairs.greedy(self.order == "greedy") if self.order in _GREEDY else pairs.random(generator)
         chosen = list(itertools.islice(walk, asked - len(first)))
         return self._selection(first, chosen, gram, len(squares), asked)
 

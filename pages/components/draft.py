@@ -13,6 +13,7 @@ from copal_core.command_line import command_of
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import InvalidValueError
 from pages.components import links
+from pages.components.words import neuron_selectors
 
 _KEY = "draft"
 _HUB = re.compile(r"hub:[\w./:#-]+\Z")
@@ -42,6 +43,7 @@ def values() -> dict[str, Any]:
             "strategies": {"copal": ["accumulate"], "wanda": ["restart"]},
             "estimator": "closed-form",
             "epsilon": 0.01,
+            "neuron_share": 10,
             "structure": "unstructured",
             "sparsity": 50,
             "group": "row",
@@ -137,8 +139,9 @@ def methods() -> list[Method]:
     options: dict[str, Any] = {}
     if draft["estimator"] != "closed-form":
         options = {"estimator": draft["estimator"], "epsilon": float(draft["epsilon"] or 0.01)}
+    by_name = {"copal": options} | dict.fromkeys(neuron_selectors(), {"share": draft["neuron_share"] / 100})
     return [
-        Method(name=name, strategy=strategy, options=options if name == "copal" else {})
+        Method(name=name, strategy=strategy, options=by_name.get(name, {}))
         for name, strategies in draft["strategies"].items()
         for strategy in strategies
     ]

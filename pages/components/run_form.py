@@ -14,7 +14,7 @@ from copal_core.runs import Runs
 from pages.components import charts, checkpoints, draft, links
 from pages.components.text import plain, show_error, show_problem
 from pages.components.timeline import label_of
-from pages.components.words import GLOSSARY, criteria, decompositions, strategies
+from pages.components.words import GLOSSARY, criteria, decompositions, neuron_selectors, strategies
 
 _ERROR = "start-error"
 _EPSILONS = tuple(3.0 * 10.0**-power for power in range(1, 8))
@@ -45,6 +45,21 @@ def methods() -> None:
     ):
         st.caption("Two small factors in place of each weight, in the bytes that the structure below leaves.")
         for name, (label, explanation) in lowrank.items():
+            _strategies_of(name, label, explanation)
+    selectors = neuron_selectors()
+    with st.expander("Whole neurons", type="compact", expanded=bool(set(selectors) & set(_chosen()))):
+        st.caption(
+            "Takes hidden neurons out of the feed-forward layers, the same number in each: a smaller model."
+        )
+        st.slider(
+            "Neurons removed",
+            1,
+            90,
+            format="%d %%",
+            help=GLOSSARY["hidden neuron"],
+            **draft.widget("neuron_share"),
+        )
+        for name, (label, explanation) in selectors.items():
             _strategies_of(name, label, explanation)
     with st.expander("What the strategies remember", type="compact"):
         for strategy, explanation in known.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ def open_linked() -> RunStore | None:
     return Runs().open(run_id) if run_id else None
 
 
-def pick() -> RunStore | None:
-    """The run chosen on the page (a recorded one at first), or None with a message when there is none."""
+def pick(preferred: Callable[[RunSummary], bool] = lambda run: True) -> RunStore | None:
+    """The run chosen on the page (a recorded one at first), or None with a message when there is none.
+
+    preferred: which runs the page has most to say of; one of them is opened first.
+    """
     runs = Runs().list()
     wanted = links.read("run")
     if wanted is not None and wanted not in {run.id for run in runs}:
@@ -45,7 +49,7 @@ def pick() -> RunStore | None:
         "Run",
         "run",
         list(by_id),
-        _default(runs).id,
+        _default([run for run in runs if preferred(run)] or runs).id,
         show=lambda run_id: line(by_id[run_id]),
         help="A finished or running run. Its link is in the address bar: send it to open the same view.",
     )
@@ -75,7 +79,12 @@ def say_status(store: RunStore) -> None:
 
 def stamp(store: RunStore) -> None:
     """The protocol, in one line beside every perplexity."""
-    st.caption(f"Protocol: {plain(store.protocol_stamp())}, removed {plain(store.config.structure)}")
+    of_neurons = neuron_methods_of(store)
+    every = len(of_neurons) == len(store.config.methods)
+    removed = "" if every else f", removed {plain(store.config.structure)}"
+    if removed and of_neurons:
+        removed += " (neurons: the share in each method's name)"
+    st.caption(f"Protocol: {plain(store.protocol_stamp())}{removed}")
 
 
 def table(store: RunStore, name: str) -> pd.DataFrame:
@@ -99,18 +108,31 @@ def methods_of(store: RunStore) -> list[str]:
 
 
 def mask_methods_of(store: RunStore) -> list[str]:
-    """The methods that prune; decompositions have factors instead, and no mask to draw."""
-    lowrank = words.decompositions()
-    return [str(method) for method in store.config.methods if method.name not in lowrank]
+    """The methods that prune weights; others have factors or whole neurons instead, and no mask to draw."""
+    others = {**words.decompositions(), **words.neuron_selectors()}
+    return [str(method) for method in store.config.methods if method.name not in others]
+
+
+def neuron_methods_of(store: RunStore) -> list[str]:
+    """The methods that remove whole neurons."""
+    selectors = words.neuron_selectors()
+    return [str(method) for method in store.config.methods if method.name in selectors]
 
 
 def say_left_out(store: RunStore) -> None:
-    """One line where a figure of masks leaves decompositions out."""
+    """One line where a figure of masks leaves other methods out."""
     left_out = [name for name in methods_of(store) if name not in mask_methods_of(store)]
-    if left_out:
+    removing = neuron_methods_of(store)
+    factored = [name for name in left_out if name not in removing]
+    if factored:
         st.caption(
-            f"Left out, as they have factors and no mask: {plain(', '.join(left_out))}. "
+            f"Left out, as they have factors and no mask: {plain(', '.join(factored))}. "
             "Their perplexity is on Stasis and forgetting; their layers are on Masks and low rank."
+        )
+    if removing:
+        st.caption(
+            f"Left out, as they remove whole neurons and not single weights: {plain(', '.join(removing))}. "
+            "Their perplexity is on Stasis and forgetting; their shares and pairs are on Neurons."
         )
 
 
@@ -148,6 +170,7 @@ def _table(folder: str, name: str, changed: int) -> pd.DataFrame:
         "layers": store.layers,
         "overlaps": store.overlaps,
         "factors": store.factors,
+        "neurons": lambda: store.records.table("neurons"),
         "warnings": store.warnings,
         "seconds": store.seconds,
     }

@@ -62,7 +62,7 @@ def _filling_map(store: RunStore, state: RunState) -> None:
     if not state.method or state.step < 1:
         return
     if state.method not in runs.mask_methods_of(store):
-        st.caption("A decomposition makes factors and no mask; its errors appear once the run is finished.")
+        st.caption("This method makes no mask to draw; what it cost appears once the run is finished.")
         return
     found = runs.table(store, "layers")
     table = layers.layer_table(found, state.method, state.step, "memory")
@@ -85,7 +85,9 @@ def _finished(store: RunStore) -> None:
     with st.container(horizontal=True, gap="medium"):
         st.page_link("pages/sensitivity.py", label="Sensitivity", icon=":material/grid_on:")
         st.page_link("pages/stasis.py", label="Stasis and forgetting", icon=":material/trending_up:")
-        if len(runs.mask_methods_of(store)) < len(store.config.methods):
+        if runs.neuron_methods_of(store):
+            st.page_link("pages/neurons.py", label="Neurons", icon=":material/share:")
+        if len(runs.mask_methods_of(store) + runs.neuron_methods_of(store)) < len(store.config.methods):
             st.page_link("pages/lowrank.py", label="Masks and low rank", icon=":material/compare_arrows:")
 
 

@@ -241,7 +241,8 @@ def _comparable(setting: Setting) -> list[RunStore]:
 
 def _sizes(store: RunStore) -> pd.DataFrame:
     tables = runs.table(store, "perplexity"), runs.table(store, "factors")
-    return sizes.run_sizes(store.config, store.id, *tables, store.domains)
+    found = sizes.run_sizes(store.config, store.id, *tables, store.domains)
+    return found[~found["method"].isin(runs.neuron_methods_of(store))]  # their sizes are on Neurons
 
 
 def _dense(stores: list[RunStore]) -> dict[str, float]:

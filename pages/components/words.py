@@ -36,6 +36,13 @@ GLOSSARY = {
     "angles": "Angles between the directions low rank keeps and the masked weight's own leading ones. 0°: shared; "
     "90°: the other does not have it.",
     "rank": "How many directions two factors keep. Full rank is the dense weight.",
+    "hidden neuron": "One hidden unit of a feed-forward layer: a row of gate and of up, a column of down. Removing it "
+    "makes the layer narrower, so that the model is smaller and faster, not only emptier.",
+    "information": "Mutual information in nats: how much one neuron's activation tells of another's. 0: nothing. "
+    "Estimated from ranks as a Gaussian copula, which sees rising and falling dependence; the estimate from nearest "
+    "neighbours beside it sees any.",
+    "spread": "The worst criterion's average perplexity over the best one's, less one, at the same number of neurons. "
+    "0 %: the choice does not matter. Neurons drawn by lot are no criterion and are left out.",
     "gqa": "Grouped-query attention: several query heads share one key and value head.",
     "weight": "One number of a layer: how strongly one output listens to one input.",
     "neuron": "One output of a layer: a row of weights, one for each input.",
@@ -84,6 +91,21 @@ _DECOMPOSITIONS = {
         "Keeps the directions that carry most output (arXiv 2405.15877). Nothing is trained in a run; Families trains.",
     ),
 }
+_NEURONS = {
+    "mutual-information": (
+        "Mutual information",
+        "Removes one of two neurons that say the same; the other takes over what it can (arXiv 2406.00030).",
+    ),
+    "copal-neurons": (
+        "COPAL, whole neurons",
+        "Removes the neurons whose weights the output is least sensitive to.",
+    ),
+    "magnitude-neurons": (
+        "Magnitude, whole neurons",
+        "Removes the neurons with the smallest weights; no text.",
+    ),
+    "random-neurons": ("Random neurons", "Removes neurons drawn by lot: what any criterion must beat."),
+}
 _STRATEGIES = {
     "accumulate": "Adds the new domain's statistics to a memory of all earlier ones; keeps no past text. COPAL's idea.",
     "restart": "Prunes the dense model for the newest domain alone. Shows forgetting.",
@@ -102,6 +124,12 @@ def decompositions() -> dict[str, tuple[str, str]]:
     """name -> (label, explanation) of every registered decomposition, without importing torch."""
     known = {name: (name, words) for name, words in registered("lowrank", "LOWRANK").items()}
     return {name: _DECOMPOSITIONS.get(name, known[name]) for name in _ordered(known, _DECOMPOSITIONS)}
+
+
+def neuron_selectors() -> dict[str, tuple[str, str]]:
+    """name -> (label, explanation) of every registered neuron selector, without importing torch."""
+    known = {name: (name, words) for name, words in registered("neurons", "NEURONS").items()}
+    return {name: _NEURONS.get(name, known[name]) for name in _ordered(known, _NEURONS)}
 
 
 def strategies() -> dict[str, str]:

@@ -98,6 +98,24 @@ def diagnose(question: str, request: str) -> dict[str, Any]:
     return diagnose_work.answer(question, request, _report)
 
 
+def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
+    """What the neurons of one block of a run's checkpoint share; read back with `copal_core.redundancy.find`."""
+    from copal_core.redundancy import look
+    from copal_core.runs import Runs
+
+    look(Runs().open(run), domain, block, _report)
+    return {}
+
+
+def measure_smaller(run: str, method: str, step: int) -> dict[str, Any]:
+    """Tokens a second of the model without its removed neurons, and of the dense one."""
+    from copal_core import smaller
+    from copal_core.runs import Runs
+
+    _report("Measuring the dense and the smaller model", 0, 0)
+    return dict(smaller.measure_smaller(Runs().open(run), method, step))
+
+
 def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[str], Protocol]:
     from copal_core.checkpoints import locate
 
@@ -118,6 +136,8 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "compare": compare,
     "export_member": export_member,
     "take_out": take_out,
+    "redundancy": redundancy,
+    "measure_smaller": measure_smaller,
     "measure_member": measure_member,
     "diagnose": diagnose,
 }

@@ -25,6 +25,7 @@ PAGES = {
     "stasis": "Stasis and forgetting",
     "lowrank": "Masks and low rank",
     "families": "Families",
+    "neurons": "Neurons",
     "diagnose": "Diagnose",
     "runs": "Runs",
     "report": "Report",

@@ -170,10 +170,10 @@ def matrix(pairs: dict[tuple[int, int], float], neurons: int = 6) -> Tensor:
 
 
 def walk(
-    pairs: dict[tuple[int, int], float], scores: list[float], least: float = 0.0
+    pairs: dict[tuple[int, int], float], scores: list[float], least: float = 0.0, weigh: bool = False
 ) -> list[tuple[int, int]]:
     state = Pairs(matrix(pairs), torch.tensor(scores), least, torch.ones(6, dtype=torch.bool))
-    return [(gone, twin) for gone, twin, _ in state.greedy()]
+    return [(gone, twin) for gone, twin, _ in state.greedy(weigh)]
 
 
 def test_greedy_takes_the_strongest_pair_and_looks_for_new_partners() -> None:
@@ -183,6 +183,15 @@ def test_greedy_takes_the_strongest_pair_and_looks_for_new_partners() -> None:
     assert walk(pairs, [1, 2, 3, 4, 5, 6]) == [(0, 1), (1, 2), (3, 4)]
     assert walk(pairs, [1, 1, 1, 1, 1, 1]) == [(1, 0), (4, 3), (2, 0)]  # of equals the later one goes
     assert walk(pairs, [2, 1, 3, 4, 5, 6], least=0.4) == [(1, 0), (3, 4)]
+
+
+def test_weighing_takes_what_leaves_least_unexplained() -> None:
+    pairs = {(0, 1): 0.9, (2, 3): 0.1}
+    assert walk(pairs, [10, 9, 8, 7, 6, 5]) == [(1, 0), (3, 2)]
+    # 9² (1 - 0.81) = 15.4 stays unexplained of neuron 1, and 2² (1 - 0.01) = 3.96 of neuron 3
+    assert walk(pairs, [10, 9, 8, 2, 6, 5], weigh=True) == [(3, 2), (1, 0)]
+    assert walk(pairs, [10, 9, 8, 7, 6, 5], weigh=True) == [(1, 0), (3, 2)]
+    assert walk({(0, 1): 1.0, (2, 3): 0.9}, [1000, 900, 3, 2, 6, 5], weigh=True) == [(1, 0), (3, 2)]
 
 
 def test_random_pairs_visit_redundant_pairs_alone() -> None:
@@ -200,7 +209,7 @@ def test_random_pairs_visit_redundant_pairs_alone() -> None:
     assert len(ends) > 1
 
 
-@pytest.mark.parametrize("order", ["greedy", "random-pairs"])
+@pytest.mark.parametrize("order", ["greedy", "most-shared", "random-pairs"])
 def test_a_threshold_keeps_what_is_not_redundant_and_says_so(order: str) -> None:
     weights = block()
     weights["gate_proj"][5], weights["up_proj"][5] = weights["gate_proj"][6], weights["up_proj"][6]

@@ -13,8 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
-    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
-    "runs", "report",
+    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "neurons",
+    "diagnose", "runs", "report",
 )  # fmt: skip
 
 

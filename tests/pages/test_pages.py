@@ -12,11 +12,11 @@ from streamlit.testing.v1 import AppTest
 
 Opener = Callable[..., AppTest]
 PAGES = (
-    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "diagnose",
-    "runs", "report",
+    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "neurons",
+    "diagnose", "runs", "report",
 )  # fmt: skip
-OF_A_RUN = ("prune", "sensitivity", "stasis", "diagnose", "report")
-RESULT_PAGES = ("sensitivity", "stasis")
+OF_A_RUN = ("prune", "sensitivity", "stasis", "neurons", "diagnose", "report")
+RESULT_PAGES = ("sensitivity", "stasis", "neurons")
 
 
 def text_of(app: AppTest) -> str:

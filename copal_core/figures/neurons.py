@@ -1,0 +1,192 @@
+"""Redundant neurons: the map of a block, a pair's activations, shares removed, and how much the criterion matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from copal_core.config import RunConfig
+from copal_core.figures.numbers import compact, count, percent
+from copal_core.figures.template import (
+    NEURON_COLOURS,
+    SEQUENTIAL,
+    figure,
+    label,
+    level,
+    log_ticks,
+    method_colour,
+    method_dash,
+)
+
+RANDOM = "random-neurons"
+
+
+def map_figure(nats: NDArray[Any], neurons: int) -> go.Figure:
+    """nats: (side, side) of pairs of neurons in the order of their groups; colour is logarithmic."""
+    side = len(nats)
+    positive = nats[nats > 0]
+    low, high = (float(np.quantile(positive, q)) for q in (0.02, 0.999)) if len(positive) else (1e-4, 1e-3)
+    low, high = np.log10(low), np.log10(max(high, 1.05 * low))
+    place = (np.arange(side) + 0.5) * neurons / side
+    heatmap = go.Heatmap(
+        z=np.log10(np.maximum(nats, 1e-12)),
+        x=place,
+        y=place,
+        customdata=nats,
+        hovertemplate="neurons near %{x:.0f} and %{y:.0f} of the order<br>%{customdata:.2g} nats<extra></extra>",
+        zmin=low,
+        zmax=high,
+        colorscale=SEQUENTIAL,
+        colorbar={"tickmode": "array", "title": {"text": "nats", "side": "right"}, **log_ticks(low, high)},
+    )
+    axis = {"title": "neuron, in the order of the groups", "fixedrange": True, "nticks": 5, "showgrid": False}
+    return figure(
+        heatmap,
+        height=440,
+        xaxis=axis,
+        yaxis={**axis, "range": [neurons, 0], "scaleanchor": "x", "constrain": "domain"},
+    )
+
+
+def pair_figure(pair: Mapping[str, Any]) -> go.Figure:
+    """The two neurons' activations, one point a token."""
+    points = go.Scatter(
+        x=pair["x"],
+        y=pair["y"],
+        mode="markers",
+        marker={"size": 5, "opacity": 0.55, "color": NEURON_COLOURS["mutual-information"]},
+        hovertemplate="%{x:.3g}, %{y:.3g}<extra></extra>",
+    )
+    axis = {"fixedrange": True, "nticks": 5, "tickformat": ".2~g"}
+    return figure(
+        points,
+        height=320,
+        xaxis={"title": f"neuron {pair['one']}", **axis},
+        yaxis={"title": f"neuron {pair['other']}", **axis},
+    )
+
+
+def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """neuron, other neuron, copula and neighbours in nats, from the most redundant pair."""
+    rows = [(p["one"], p["other"], p["information"], p["neighbours"]) for p in pairs]
+    return pd.DataFrame(rows, columns=["neuron", "other", "copula_nats", "neighbours_nats"])
+
+
+def share_table(
+    config: RunConfig, perplexity: pd.DataFrame, domains: Sequence[str], step: int
+) -> pd.DataFrame:
+    """method (without its share), share, domain, perplexity after `step`, of methods that remove neurons."""
+    rows = []
+    for method in config.methods:
+        if "share" not in method.options and method.name not in NEURON_COLOURS:
+            continue
+        share = float(method.options.get("share", 0.1))
+        rest = {key: value for key, value in method.options.items() if key != "share"}
+        name = str(method.model_copy(update={"options": rest}))
+        found = perplexity[(perplexity["method"] == str(method)) & (perplexity["step"] == step)]
+        rows += [(name, share, row.domain, float(row.perplexity)) for row in found.itertuples()]
+    table = pd.DataFrame(rows, columns=["method", "share", "domain", "perplexity"])
+    return table[table["domain"].isin(domains)].sort_values(["method", "share"]).reset_index(drop=True)
+
+
+def share_figure(table: pd.DataFrame, dense: float) -> go.Figure:
+    """Perplexity of one domain over the share of neurons removed; every line begins at the dense model."""
+    traces = []
+    for method, part in table.groupby("method", sort=False):
+        shares, values = [0.0, *part["share"]], [dense, *part["perplexity"]]
+        traces.append(
+            go.Scatter(
+                x=shares,
+                y=values,
+                mode="lines+markers",
+                name=label(method),
+                line={"color": method_colour(str(method)), "dash": method_dash(str(method))},
+                customdata=[compact(value) for value in values],
+                hovertemplate=f"{label(method)}<br>%{{x:.0%}} removed: %{{customdata}}<extra></extra>",
+            )
+        )
+    yaxis: dict[str, Any] = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
+    if len(table) and table["perplexity"].max() > 8 * dense:
+        yaxis |= {"type": "log"}
+    xaxis = {"title": "neurons removed", "tickformat": ".0%", "rangemode": "tozero", "fixedrange": True}
+    return figure(*traces, height=300, shapes=[level(dense, 2)], xaxis=xaxis, yaxis=yaxis)
+
+
+def standing(table: pd.DataFrame, share: float) -> pd.DataFrame:
+    """method, average perplexity over the domains at one share, lowest first; unfinished methods are left out."""
+    part = table[np.isclose(table["share"], share)]
+    complete = part.groupby("method")["domain"].nunique()
+    known = complete[complete == part["domain"].nunique()].index
+    found = part[part["method"].isin(known)].groupby("method", as_index=False)["perplexity"].mean()
+    return found.sort_values("perplexity").reset_index(drop=True)
+
+
+def spread_of(found: pd.DataFrame) -> dict[str, Any] | None:
+    """How much the choice matters: worst over best of one share's selectors, less one. Lots are no criterion.
+
+    found: what `standing` gives. None with fewer than two criteria.
+    """
+    criteria = found[~found["method"].str.startswith(RANDOM)]
+    if len(criteria) < 2:
+        return None
+    best, worst = criteria.iloc[0], criteria.iloc[-1]
+    random = found[found["method"].str.startswith(RANDOM)]["perplexity"]
+    return {
+        "spread": float(worst["perplexity"] / best["perplexity"] - 1),
+        "best": best["method"],
+        "best_perplexity": float(best["perplexity"]),
+        "worst": worst["method"],
+        "worst_perplexity": float(worst["perplexity"]),
+        "random_perplexity": float(random.iloc[0]) if len(random) else float("nan"),
+    }
+
+
+def spread_figure(table: pd.DataFrame) -> go.Figure:
+    """Relative spread between criteria over the checkpoint's parameters, one line for each share removed.
+
+    table: checkpoint, parameters, share, spread, best, worst.
+    """
+    traces = []
+    for share, part in table.sort_values("parameters").groupby("share"):
+        hover = [
+            f"{label(row.checkpoint)}, {count(row.parameters)} parameters<br>{percent(share)} removed<br>"
+            f"the worst criterion is {percent(row.spread)} above the best<br>"
+            f"best {label(row.best)}<br>worst {label(row.worst)}"
+            for row in part.itertuples()
+        ]
+        traces.append(
+            go.Scatter(
+                x=part["parameters"],
+                y=part["spread"],
+                mode="lines+markers+text",
+                name=f"{percent(share)} removed",
+                text=[
+                    label(row.checkpoint) if share == table["share"].max() else ""
+                    for row in part.itertuples()
+                ],
+                textposition="top center",
+                cliponaxis=False,
+                marker={"size": 10},
+                customdata=hover,
+                hovertemplate="%{customdata}<extra></extra>",
+            )
+        )
+    values = table["spread"].to_numpy(float)
+    wide = bool((values > 0).all()) and values.max() > 20 * values.min()
+    return figure(
+        *traces,
+        height=340,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        margin={"l": 0, "r": 24, "t": 40, "b": 0},
+        xaxis={"title": "parameters of the checkpoint", "type": "log", "tickformat": "~s", "fixedrange": True},
+        yaxis={
+            "title": "worst over best, less one", "tickformat": ".0%", "fixedrange": True,
+            **({"type": "log", "nticks": 5} if wide else {"rangemode": "tozero"}),
+        },
+    )  # fmt: skip
