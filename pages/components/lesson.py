@@ -24,6 +24,13 @@ _PICTURES: tuple[Callable[[Any, Any], None], ...] = (
     lesson_run.real_run,
 )
 
+_SHOWN, _ARRIVED = "lesson-shown", "lesson-arrived"
+_TO_THE_TOP = """
+document.querySelector('[data-testid="stMain"]')?.scrollTo(0, 0);
+const heading = document.querySelector('[data-testid="stMain"] h1');
+heading?.setAttribute('tabindex', '-1');
+heading?.focus({ preventScroll: true });
+"""
 _SPELT = {"bwt": "backward transfer", "bytes": "stored bytes"}
 
 
@@ -93,12 +100,14 @@ def _navigation(number: int) -> None:
 
 
 def _from_the_top(number: int) -> None:
-    """A new step is read from its beginning: scroll there when the step has changed."""
-    before = st.session_state.get("lesson-shown")
-    st.session_state["lesson-shown"] = number
-    if before not in (None, number):
-        # our own few words of script; the number only makes it run again
-        st.html(
-            f"<script>/* {number:d} */ document.querySelector('[data-testid=\"stMain\"]')?.scrollTo(0, 0)</script>",
-            unsafe_allow_javascript=True,
-        )
+    """A new step is read from its beginning: once the step has changed, scroll there and move the focus along.
+
+    The element is always there and stays the same within a step, so that nothing below it is drawn anew.
+    """
+    before = st.session_state.get(_SHOWN, number)
+    st.session_state[_SHOWN] = number
+    if before != number:
+        st.session_state[_ARRIVED] = number
+    arrived = int(st.session_state.get(_ARRIVED, 0))
+    # a few words of script of our own; the number makes it run again
+    st.html(f"<script>if ({arrived:d}) {{ {_TO_THE_TOP} }}</script>", unsafe_allow_javascript=True)

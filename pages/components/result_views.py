@@ -168,6 +168,7 @@ def stasis(store: RunStore) -> None:
         empty_state(
             "No second step yet",
             "Stasis compares two steps: it appears once a run with two domains has finished both.",
+            domains="Put a second domain in order",
         )
         return
     charts.title("Stasis by step", help=GLOSSARY["stasis"])
@@ -214,6 +215,7 @@ def overlap(store: RunStore) -> None:
         empty_state(
             "Nothing to compare yet",
             "Overlap needs a run with at least two methods that have finished a step.",
+            prune="Choose two methods",
         )
         return
     steps = sorted({int(step) for step in overlaps["step"]})

@@ -42,7 +42,12 @@ def pick(preferred: Callable[[RunSummary], bool] = lambda run: True) -> RunStore
         st.button("Open another run", on_click=links.write, args=("run", None))
         return None
     if not runs:
-        empty_state("No runs yet", "Go to **Prune**, choose methods and start a run; it then opens here.")
+        empty_state(
+            "No runs yet",
+            "Choose methods and start a run; it then opens here. On **tiny** it takes seconds.",
+            prune="Start a run",
+            learn="See what a run shows, in the lesson",
+        )
         return None
     by_id = {run.id: run for run in runs}
     chosen = links.choose(

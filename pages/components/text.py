@@ -37,8 +37,13 @@ def show_problem(text: str) -> None:
     st.warning(plain(text), icon=":material/warning:")
 
 
-def empty_state(title: str, what_next: str) -> None:
-    """In place of figures that do not exist yet: what to do next. Both texts are the product's own."""
+def empty_state(title: str, what_next: str, **pages: str) -> None:
+    """In place of figures that do not exist yet: what to do next. All texts are the product's own.
+
+    pages: where to do it, as the page's file name and the words of its link.
+    """
     with st.container(border=True):
         st.markdown(f"**{title}**")
         st.markdown(what_next)
+        for name, words in pages.items():
+            st.page_link(f"pages/{name}.py", label=words, icon=":material/arrow_forward:")

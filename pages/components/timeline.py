@@ -38,7 +38,9 @@ def show() -> None:
     """The domains in order, each with its buttons."""
     specs = draft.values()["domains"]
     if not specs:
-        empty_state("No domains yet", "Add at least one below. Two or more show forgetting.")
+        empty_state(
+            "No domains yet", "Add at least one with the form on this page. Two or more show forgetting."
+        )
     for index, spec in enumerate(specs):
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"step-{index}"):
             with st.container(width="stretch", gap="xsmall"):
