@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import ICON, links, people
+from pages.components import ICON, accessible, links, people
 
 st.set_page_config("COPAL Explorer", page_icon=ICON, layout="wide")
 people.introduce()
@@ -58,3 +58,4 @@ page = st.navigation(
 )
 links.resume()
 page.run()
+accessible.improve()

@@ -40,7 +40,7 @@ def show() -> None:
     number = links.choose("Step", "lesson", numbers, segments=True)
     step = STEPS[number - 1]
     _from_the_top(number)
-    st.subheader(f"{number}. {step.title}", anchor=False)
+    st.header(f"{number}. {step.title}", anchor=False)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown(step.text)

@@ -40,7 +40,7 @@ def show() -> None:
         st.markdown("**3. Prune a model yourself**")
         st.markdown("Choose a checkpoint, put domains in order, start. With **tiny** a run takes seconds.")
         st.page_link("pages/checkpoint.py", label="Choose a checkpoint", icon=":material/deployed_code:")
-    st.subheader("What the pages answer", anchor=False)
+    st.header("What the pages answer", anchor=False)
     for question, page, label in _QUESTIONS:
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             st.markdown(question, width="content")

@@ -37,7 +37,7 @@ def metric(app: AppTest, label: str) -> str:
 def test_every_step_has_a_picture_and_a_question(number: int, open_page: Opener, with_recorded: None) -> None:
     app = open_page("learn", lesson=str(number))
     assert not app.exception and not app.error
-    assert app.subheader[0].value == f"{number}. {STEPS[number - 1].title}"
+    assert app.header[0].value == f"{number}. {STEPS[number - 1].title}"
     assert len(app.get("plotly_chart")) == 1
     assert "Protocol: smollm2-135m · calibration 16×256" in text_of(app)
     question = app.radio(key=f"lesson-answer-{number}")
@@ -88,7 +88,7 @@ def test_answers_and_what_was_moved_survive_going_back_and_forth(open_page: Open
 def test_a_hostile_step_is_the_first(lesson: str, open_page: Opener) -> None:
     app = open_page("learn", lesson=lesson)
     assert not app.exception and not app.error
-    assert app.subheader[0].value.startswith("1. ")
+    assert app.header[0].value.startswith("1. ")
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -200,7 +200,7 @@ def test_the_start_page_sends_newcomers_to_the_lesson(open_page: Opener, with_re
     assert "SmolLM2-135M over code, manual and drama" in text_of(app)
     app = app.button(key="start-lesson").click().run()
     assert app.title[0].value == "Learn"
-    assert app.subheader[0].value.startswith("1. ")
+    assert app.header[0].value.startswith("1. ")
 
 
 def test_the_start_page_without_runs_says_so(open_page: Opener) -> None:
