@@ -120,20 +120,20 @@ def _section(section: Section, store: RunStore) -> str:
 <div class="buttons">{buttons}<button type="button" data-table="{name}"
   aria-label="CSV of: {_text(section.title)}">CSV</button></div>
 <details><summary>Table</summary>
-{_table(section.table)}
+{_table(section.table, section.title)}
 </details>
 <p class="stamp">{_text(_stamp(store))}</p>
 </section>"""
 
 
-def _table(table: pd.DataFrame, tall: bool = False) -> str:
+def _table(table: pd.DataFrame, name: str, tall: bool = False) -> str:
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in table.columns)
     rows = "".join(
         f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in table.head(_ROWS).to_numpy(object)
     )
     more = f"<p class='soft'>{len(table) - _ROWS} more rows in the CSV.</p>" if len(table) > _ROWS else ""
     kind = "scroll tall" if tall else "scroll"
-    opening = f'<div class="{kind}" tabindex="0" role="region" aria-label="Table"><table>'
+    opening = f'<div class="{kind}" tabindex="0" role="region" aria-label="Table: {_text(name)}"><table>'
     return f"{opening}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}"
 
 
@@ -187,6 +187,6 @@ def _about(store: RunStore) -> str:
     )
     return f"""<section id="about"><h2>How it was made</h2>
 <pre>{_text(command_of(store.config))}</pre>
-{_table(texts, tall=True)}
-{_table(shown, tall=True)}
+{_table(texts, "texts", tall=True)}
+{_table(shown, "circumstances", tall=True)}
 </section>"""

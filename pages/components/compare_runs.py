@@ -126,7 +126,7 @@ def _key(stores: list[RunStore], letters: dict[str, str]) -> None:
         ]
         for store in stores
     ]
-    charts.text_table(["", "Run", "Domains", "Removed", "Status"], rows, "The runs that are compared")
+    charts.text_table(["Letter", "Run", "Domains", "Removed", "Status"], rows, "The runs that are compared")
 
 
 def _part(part: list[RunStore], letters: dict[str, str], number: int) -> None:
