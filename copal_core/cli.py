@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         check_names(config)
         print_plan(config, options.json)
         return 0
-    return _compute(create(config, options), options.json)
+    return _compute(create(config, options), options)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _resume(options: argparse.Namespace) -> int:
         # a request to cancel a living process stays; this one will be refused the run's lock
         if not _is_starting(store) and not store.is_locked():
             store.clear_cancel()
-        return _compute(store, options.json)
+        return _compute(store, options)
     raise CopalError(f"run '{store.id}' is a recorded run; it is finished")
 
 
@@ -119,7 +119,7 @@ def _branch(options: argparse.Namespace) -> int:
     find(options.domain)  # refuse an unknown one before a run's folder is made
     store = jobs.branch(Runs(options.runs).open(options.run), options.step, options.domain)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
-    return _compute(store, options.json)
+    return _compute(store, options)
 
 
 # -- helpers -------------------------------------------------------------------------------------------
@@ -164,13 +164,13 @@ def check_names(config: RunConfig) -> None:
         STRATEGIES.get(method.strategy)
 
 
-def _compute(store: RunStore, as_json: bool) -> int:
-    compute(store)
-    print_result(store, as_json)
+def _compute(store: RunStore, options: argparse.Namespace) -> int:
+    compute(store, options)
+    print_result(store, options.json)
     return 0
 
 
-def compute(store: RunStore) -> None:
+def compute(store: RunStore, options: argparse.Namespace | None = None) -> None:
     """Compute a run; progress goes to stderr, and a signal cancels it within one block."""
     stopped = False
 
@@ -182,7 +182,8 @@ def compute(store: RunStore) -> None:
     try:
         from copal_core import experiment  # torch: seconds, in which a signal may come already
 
-        experiment.run(store, _tell, lambda: stopped or store.cancel_requested())
+        with cli_sweep.holders(options) as states:
+            experiment.run(store, _tell, lambda: stopped or store.cancel_requested(), states)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -253,12 +254,14 @@ def _parser() -> argparse.ArgumentParser:
     command("checkpoints", list_checkpoints, "List the checkpoints that work without a download.")
     command("domains", list_domains, "List the built-in text domains and the hub presets.")
     command("methods", list_methods, "List criteria, decompositions, neuron selectors and strategies.")
-    _add_run_options(
-        with_runs(command("run", _run, "Prune for a sequence of domains and measure each step."))
-    )
+    run = with_runs(command("run", _run, "Prune for a sequence of domains and measure each step."))
+    _add_run_options(run)
+    cli_sweep.add_workers(run)
     show = with_runs(command("show", _show, "Print a run's result, or list the runs."))
     show.add_argument("run", nargs="?", default=None)
-    with_runs(command("resume", _resume, "Go on with a run that was stopped.")).add_argument("run")
+    resume = with_runs(command("resume", _resume, "Go on with a run that was stopped."))
+    resume.add_argument("run")
+    cli_sweep.add_workers(resume)
     with_runs(command("cancel", _cancel, "Stop a run within one block.")).add_argument("run")
     branch = with_runs(command("branch", _branch, "Same past up to a step, another domain next."))
     branch.add_argument("run")

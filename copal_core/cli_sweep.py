@@ -6,7 +6,8 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,29 @@ def add_commands(command: AddCommand) -> None:
     sweep.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     sweep.add_argument("--device", default="auto")
     sweep.add_argument("--title", default="")
-    sweep.add_argument(
-        "--ray-address", default="", help="a running cluster ('auto': on this machine); default: start one"
-    )
-    sweep.add_argument(
-        "--workers", type=int, default=0, help="runs at the same time; default: as many as fit"
-    )
-    sweep.add_argument("--threads", type=int, default=1, help="of each worker")
+    add_workers(sweep)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Where work is spread to."""
+    parser.add_argument("--ray-address", default="", help="of a running Ray cluster; default: start one here")
+    parser.add_argument("--workers", type=int, default=0, help="at the same time; default: as many as fit")
+    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+
+
+@contextmanager
+def holders(options: argparse.Namespace | None) -> Iterator[Any]:
+    """Who holds a run's hidden states while it calibrates: this process, or workers where they are asked for."""
+    from copal_core.statistics.blockwise import HiddenStates
+
+    if options is None or not (getattr(options, "workers", 0) or getattr(options, "ray_address", "")):
+        yield HiddenStates
+        return
+    from copal_core.cluster.calibration import sharded
+
+    where = cluster.Cluster(options.ray_address, options.workers, options.threads)
+    with cluster.connected(where) as ray:
+        yield sharded(ray, where)
 
 
 def _sweep(options: argparse.Namespace) -> int:

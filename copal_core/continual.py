@@ -26,7 +26,7 @@ from copal_core.neurons._base import NeuronSelector
 from copal_core.pruning import Weights, masked, mean_scores, prune_parts
 from copal_core.recording import BlockRecorder
 from copal_core.records import BlockRecord, Record, SecondsRecord
-from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store import RunStore
 from copal_core.strategies._base import Strategy
@@ -50,6 +50,21 @@ class Outcome(Protocol):
 
     def weights(self, base: Weights) -> Weights:
         """projection -> (out, in) as the block computes from here on."""
+
+
+class States(Protocol):
+    """Hidden states of several sets of windows between two blocks, as `HiddenStates` keeps them."""
+
+    def advance(self, block: nn.Module) -> None:
+        """Replace them by the block's outputs."""
+
+    def calibrate(
+        self, block: nn.Module, statistics: Sequence[Statistic], advance: bool
+    ) -> list[BlockStatistics]:
+        """Statistics of the block, one for each set."""
+
+
+HoldStates = Callable[[Backbone, Sequence[Tensor]], States]  # windows (count, length), one tensor a set
 
 
 class PruningOutcome:
@@ -101,6 +116,7 @@ class Step:
 
     windows: calibration windows (count, length) of every domain, in the order of the steps.
     visit: called with a block's index when it is finished; may raise Cancelled.
+    states: who holds the hidden states; `cluster.calibration` has another.
     """
 
     store: RunStore
@@ -111,6 +127,7 @@ class Step:
     strategy: Strategy
     step: int
     visit: Callable[[int], None]
+    states: HoldStates = HiddenStates
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def run(self) -> None:
@@ -120,7 +137,7 @@ class Step:
             return
         states = None
         if self.criterion.statistics():
-            states = HiddenStates(
+            states = self.states(
                 self.backbone, [self.windows[d - 1] for d in self.strategy.domains(self.step)]
             )
         for index in range(self.backbone.depth):
@@ -143,7 +160,7 @@ class Step:
             return pruned_weights(self.store, str(self.method), self.step - 1, index, block)
         return dense_weights(block)
 
-    def _pass_through(self, index: int, block: nn.Module, states: HiddenStates | None) -> None:
+    def _pass_through(self, index: int, block: nn.Module, states: States | None) -> None:
         """Bring the hidden states past a block that an earlier process finished."""
         if states is None:
             return
@@ -154,7 +171,7 @@ class Step:
         with swapped(block, weights):
             states.advance(block)
 
-    def _prune(self, index: int, block: nn.Module, states: HiddenStates | None) -> None:
+    def _prune(self, index: int, block: nn.Module, states: States | None) -> None:
         with self._timed("load"):
             base = self._base(index, block)
         found = [BlockStatistics()]

@@ -18,7 +18,7 @@ from copal_core.checkpoints import Description, devices, locate
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.compressors import build_compressor
 from copal_core.config import Method
-from copal_core.continual import Step
+from copal_core.continual import HoldStates, Step
 from copal_core.criteria._base import Criterion
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.evaluation import evaluate, no_change
@@ -26,6 +26,7 @@ from copal_core.lowrank._base import Decomposition
 from copal_core.neurons._base import NeuronSelector
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
+from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store import RunState, RunStore
 from copal_core.strategies import STRATEGIES
 from copal_core.thinning import NeuronStep
@@ -36,16 +37,20 @@ Report = Callable[[Event], None]
 
 
 def run(
-    store: RunStore, report: Report = lambda event: None, should_stop: Callable[[], bool] = lambda: False
+    store: RunStore,
+    report: Report = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    states: HoldStates = HiddenStates,
 ) -> None:
     """Compute the run of `store`, from where it stands to its end.
 
     report: receives every progress event. should_stop: asked after every block. Raises Cancelled when it
-    says yes, and CopalError for what the user can mend; the run's state is written in every case.
+    says yes, and CopalError for what the user can mend; the run's state is written in every case. states: who holds
+    the hidden states while calibrating.
     """
     with store.lock():
         files.remove_partial(store.folder)
-        experiment = _Experiment(store, report, should_stop)
+        experiment = _Experiment(store, report, should_stop, states)
         try:
             experiment.compute()
         except Cancelled:
@@ -71,6 +76,7 @@ class _Experiment:
     store: RunStore
     report: Report
     should_stop: Callable[[], bool]
+    states: HoldStates
     _state: RunState = field(default_factory=lambda: RunState(status="running"))
     _written: float = 0.0
 
@@ -178,7 +184,7 @@ class _Experiment:
 
         self._progress("prune", str(method), step, finished, force=True)
         kind = _step_of(criterion)
-        kind(self.store, backbone, windows, method, criterion, strategy, step, visit).run()
+        kind(self.store, backbone, windows, method, criterion, strategy, step, visit, self.states).run()
 
     def _evaluate(self, backbone: Backbone, windows: list[Tensor], method: str, step: int) -> None:
         """Perplexity on the domains that are not known yet, of the dense model or of one step's result."""

@@ -20,6 +20,9 @@ from copal_core.statistics.activations import Activations
 from copal_core.statistics.capture import InputsSeen, capture
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
+# Totals are gathered anew over so many tokens and then added, in order: float32 sums stay exact over long texts,
+# and a calibration gives the same bits when its stretches are given to several workers.
+TOKENS_PER_STRETCH = 16384
 
 
 class HiddenStates:
@@ -28,9 +31,8 @@ class HiddenStates:
     def __init__(self, backbone: Backbone, sets: Sequence[Tensor]) -> None:
         """sets: token windows (windows, length) int64, one tensor a domain."""
         self.device = backbone.device
-        per_batch = TOKENS_PER_BATCH[backbone.device.type]
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}
-        batches = [windows.split(max(1, per_batch // windows.shape[1])) for windows in sets]
+        batches = [windows.split(_windows_in_batch(windows, self.device.type)) for windows in sets]
         for windows in sets:
             place = (windows.shape[1], str(self.device))
             if place not in self._arguments:
@@ -61,13 +63,17 @@ class HiddenStates:
 
         advance: also replace the hidden states by the outputs (dense propagation needs no second pass).
         """
-        found = []
-        for batches in self.sets:
-            with (
-                capture(block, statistics, stop_at_last_input=not advance) as gathered,
-                exact_products(),
-            ):
-                for index, hidden in enumerate(batches):
+        return [self._calibrate_set(block, statistics, advance, batches) for batches in self.sets]
+
+    def _calibrate_set(
+        self, block: nn.Module, statistics: Sequence[Statistic], advance: bool, batches: list[Tensor]
+    ) -> BlockStatistics:
+        total: BlockStatistics | None = None
+        per_stretch = _batches_in_stretch(batches[0])
+        for start in range(0, len(batches), per_stretch):
+            with capture(block, statistics, stop_at_last_input=not advance) as gathered, exact_products():
+                for index in range(start, min(start + per_stretch, len(batches))):
+                    hidden = batches[index]
                     try:
                         output = self._forward(block, hidden)
                     except InputsSeen:
@@ -76,8 +82,8 @@ class HiddenStates:
                         batches[index] = self.activations.replace(hidden, output)
                     else:
                         self.activations.settle(hidden)
-            found.append(gathered)
-        return found
+            total = added(total, gathered)
+        return total or BlockStatistics()
 
     def batches(self, number: int) -> Iterator[Tensor]:
         """The hidden states (windows, length, hidden) of set `number`, batch by batch."""
@@ -97,6 +103,33 @@ class HiddenStates:
             first = self._arguments[length, str(self.device)]
             self._arguments[place] = {name: _moved(value, device) for name, value in first.items()}
         return self._arguments[place]
+
+
+def stretches(windows: Tensor, device: str) -> tuple[Tensor, ...]:
+    """The windows (count, length) over which totals are gathered by themselves, in order."""
+    in_batch = _windows_in_batch(windows, device)
+    return windows.split(in_batch * max(1, TOKENS_PER_STRETCH // (in_batch * windows.shape[1])))
+
+
+def added(total: BlockStatistics | None, found: BlockStatistics) -> BlockStatistics:
+    """`found` added to `total` in place."""
+    if total is None:
+        return found
+    for name, group in total.groups.items():
+        other = found.groups[name]
+        group.tokens += other.tokens
+        for statistic, values in group.totals.items():
+            values += other.require(statistic)
+    return total
+
+
+def _windows_in_batch(windows: Tensor, device: str) -> int:
+    return max(1, TOKENS_PER_BATCH[device] // windows.shape[1])
+
+
+def _batches_in_stretch(batch: Tensor) -> int:
+    """batch: the first one, (windows, length, ...)."""
+    return max(1, TOKENS_PER_STRETCH // (batch.shape[0] * batch.shape[1]))
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from copal_core import cluster, experiment, sweeps
-from copal_core.config import Method, RunConfig, Structure
-from copal_core.errors import Cancelled, InvalidValueError
+from copal_core import cluster, experiment, files, sweeps
+from copal_core.cluster import calibration
+from copal_core.config import Method, RunConfig, Structure, Windows
+from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.groups import Group, Groups
 from copal_core.runs import Runs
 from copal_core.store import RunStore
@@ -105,12 +106,12 @@ def test_a_worker_that_does_not_see_the_runs_sends_them_back(
     where: cluster.Cluster, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the token that a worker compares is the driver's; another one is another machine's folder
-    write = cluster.files.write_text
+    write = files.write_text
 
     def elsewhere(path: Path, text: str, durable: bool = True) -> None:
         write(path, "another folder's" if path.name == "token" else text, durable)
 
-    monkeypatch.setattr(cluster.files, "write_text", elsewhere)
+    monkeypatch.setattr("copal_core.files.write_text", elsewhere)
     few = Groups(group.root).create(sweeps.KIND, [member.settings() for member in group.members[:2]])
     cluster.compute(few, where)
     expected = in_one_process(few, tmp_path / "alone")
@@ -138,9 +139,42 @@ def test_a_run_that_fails_holds_up_no_other(where: cluster.Cluster, runs: Runs, 
     good = grid.configs()[0]
     bad = RunConfig(**{**dict(good), "structure": Structure.parse("3:7")})  # 7 divides no layer
     both = Groups(runs.root).create(sweeps.KIND, [bad, good])
-    with pytest.raises(cluster.RunError, match="3:7 needs an input dimension"):
+    with pytest.raises(RunError, match="3:7 needs an input dimension"):
         cluster.compute(both, where)
     assert both.state().status == "failed" and len(both.finished()) == 1
+
+
+@pytest.mark.parametrize("propagate", ["pruned", "dense"])
+def test_a_calibration_over_workers_gives_the_same_bits(
+    nodes: Any,
+    where: cluster.Cluster,
+    small_config: Callable[..., RunConfig],
+    runs: Runs,
+    tmp_path: Path,
+    propagate: str,
+) -> None:
+    """Three stretches of text over two workers, against one process."""
+    lines = (f"def area_{i}(radius):\n    return {i * i % 997} * radius ** {i % 7}\n" for i in range(3000))
+    (tmp_path / "long.txt").write_text("".join(lines))
+    settings = {"calibration": Windows(count=700, length=48), "propagate": propagate}
+    config = small_config(["copal:accumulate", "sparsegpt:restart"], domains=1, **settings)
+    config = RunConfig(**{**dict(config), "domains": (str(tmp_path / "long.txt"),)})
+    alone, spread = runs.create(config), runs.create(config)
+    experiment.run(alone)
+    second = nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    with cluster.connected(where) as connected:
+        counts: list[tuple[int, int]] = []
+
+        def hold(backbone: Any, sets: Any) -> calibration.ShardedStates:
+            made = calibration.ShardedStates(connected, where, backbone, sets)
+            counts.append((len(made.workers), made.stretches))
+            return made
+
+        experiment.run(spread, states=hold)
+    assert counts == [(2, 3), (2, 3)]
+    nodes.remove_node(second, allow_graceful=True)
+    assert bytes_of(spread) == bytes_of(alone) and len(bytes_of(alone)) > 5
 
 
 def test_an_address_without_a_cluster_is_one_clear_line(runs: Runs, group: Group) -> None:

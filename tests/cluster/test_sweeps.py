@@ -83,7 +83,7 @@ def test_without_ray_one_line_says_how_to_get_it(
     capsys: pytest.CaptureFixture[str],
     small_config: Callable[..., RunConfig],
 ) -> None:
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
     status = cli.main(["sweep", "--domain", "python-code", "--method", "wanda:restart"])
     said = capsys.readouterr()
     assert status == 2 and not said.out

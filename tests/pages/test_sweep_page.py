@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from copal_core import cluster, sweeps
+from copal_core.cluster.sweep import create
 from copal_core.config import Method, Protocol, Windows
 from copal_core.groups import Group, Groups
 from copal_core.records import PerplexityRecord
@@ -31,7 +32,7 @@ def group(runs_folder: Path) -> Group:
     )
     made = Groups(runs_folder).create(sweeps.KIND, grid.configs())
     for number, member in enumerate(made.members[:6]):
-        store, config = cluster.create(made, member), member.settings()
+        store, config = create(made, member), member.settings()
         method, sparsity = str(config.methods[0]), config.structure.sparsity
         described = {"name": "tiny", "blocks": 2, "projections": {"q_proj": [8, 8], "down_proj": [8, 16]}}
         store.describe(
@@ -104,7 +105,7 @@ def test_starting_makes_the_grid_and_hands_it_over(
 def test_without_ray_the_page_says_how_to_get_it(
     runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
     app = open_page("sweep")
     assert not app.exception and "pip install -r requirements-cluster.txt" in text_of(app)
 

@@ -1,107 +1,30 @@
-"""Sweeps and large calibrations on Ray: the same runs, computed by whoever is free.
+"""The driver of a sweep: hands runs to workers, and takes what they found.
 
-Ray is optional (requirements-cluster.txt). A worker that sees the runs folder (this machine, or a shared disk)
-computes a run in it, block by block resumable; one that does not computes in a folder of its own and sends the
-finished run back. Either way a lost worker costs at most the runs it had in hand: Ray gives them to another, and
-a restarted driver computes what is not done.
+A worker that sees the runs folder (this machine, or a shared disk) computes a run in it, block by block
+resumable; one that does not computes in a folder of its own and sends the finished run back. Either way a lost
+worker costs at most the runs it had in hand: Ray gives them to another, and a restarted driver computes what is
+not done.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
-import shutil
-import socket
-import tarfile
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from copal_core import files, jobs
-from copal_core.config import RunConfig
-from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
-from copal_core.groups import Group, Member
+from copal_core.cluster.connection import Cluster, connected
+from copal_core.cluster.worker import run_elsewhere, unpack
+from copal_core.errors import Cancelled, CopalError, RunError
+from copal_core.groups import Group, Member, described
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 
 Report = Callable[[dict[str, Any]], None]
 _RETRIES = 3  # times a run is given to another worker when its own is lost
 _POLL = 0.5  # seconds
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """address: of a running cluster ('auto' finds one on this machine); empty starts one here, for this process.
-
-    workers: runs computed at the same time; 0 for as many as the processors allow. threads: of each.
-    """
-
-    address: str = ""
-    workers: int = 0
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.workers < 0 or self.threads < 1:
-            raise InvalidValueError(
-                f"{self.workers} workers of {self.threads} threads are not possible; use 0 or more workers (0: as many "
-                "as fit) of 1 or more threads"
-            )
-
-
-def available() -> bool:
-    """Whether Ray is installed; without importing it."""
-    return find_spec("ray") is not None
-
-
-@contextmanager
-def connected(cluster: Cluster) -> Iterator[Any]:
-    """The ray module, connected, and disconnected at the end. Raises InvalidValueError without Ray or cluster."""
-    if not available():
-        raise InvalidValueError(
-            "a sweep needs Ray, which is not installed: pip install -r requirements-cluster.txt"
-        )
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # else Ray warns about GPUs that are not asked for
-    import ray
-
-    mine = not ray.is_initialized()
-    if mine:
-        _connect(ray, cluster)
-    try:
-        yield ray
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def _connect(ray: Any, cluster: Cluster) -> None:
-    given: dict[str, Any] = {"address": cluster.address}
-    if not cluster.address:
-        count = cluster.workers * cluster.threads or None
-        given = {"address": "local", "num_cpus": count, "include_dashboard": False}
-    try:
-        _reach(cluster.address)
-        ray.init(logging_level="warning", log_to_driver=False, **given)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise InvalidValueError(
-            f"there is no Ray cluster at '{cluster.address or 'this machine'}' ({reason}); start one with `ray start "
-            "--head`, or leave the address out"
-        ) from None
-
-
-def _reach(address: str) -> None:
-    """Raises OSError where nobody answers at 'host:port': Ray itself would wait for minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def compute(
@@ -163,7 +86,7 @@ class _Sweep:
         self._report, self._should_stop = report, should_stop
         self._token = secrets.token_hex(16)
         files.write_text(group.folder / "token", self._token)
-        self._task = ray.remote(num_cpus=cluster.threads, max_retries=_RETRIES)(_work)
+        self._task = ray.remote(num_cpus=cluster.threads, max_retries=_RETRIES)(run_elsewhere)
 
     def compute(self) -> list[str]:
         """What went wrong, in words; nothing when every run is done."""
@@ -210,7 +133,7 @@ class _Sweep:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
             return f"run {member.run} lost its worker {_RETRIES + 1} times ({reason}); resume the sweep"
         if outcome["folder"] is not None:
-            _unpack(outcome["folder"], self._group.root / member.run)
+            unpack(outcome["folder"], self._group.root / member.run)
         return f"run {member.run}: {outcome['problem']}" if outcome["problem"] else ""
 
     def _stop_if_asked(self) -> None:
@@ -232,8 +155,6 @@ class _Sweep:
 
 def create(group: Group, member: Member) -> RunStore:
     """The run of a member whose turn has come."""
-    from copal_core.groups import described
-
     config = member.settings()
     title = f"{group.title or 'sweep'}: {described(config, group.kind)}"[:120]
     store = Runs(group.root).create(config, title, member.run)
@@ -246,69 +167,3 @@ def _done(store: RunStore | None) -> bool:
         return store is not None and store.state().status == "done"
     except RunError:
         return False
-
-
-# -- on the worker -------------------------------------------------------------------------------------
-
-
-def _work(
-    root: str,
-    token_file: str,
-    token: str,
-    run: str,
-    config: str,
-    info: dict[str, Any],
-    threads: int,
-    environment: dict[str, str],
-) -> dict[str, Any]:
-    """Compute one run; {"problem": words or '', "folder": the packed run, or None when it is in its place}."""
-    import torch
-
-    os.environ.update(environment)
-    torch.set_num_threads(threads)
-    path = Path(token_file)
-    if path.is_file() and path.read_text() == token:  # the very folder of the driver
-        return {"problem": _compute(Runs(Path(root)).open(run)), "folder": None}
-    with tempfile.TemporaryDirectory(prefix="copal-") as scratch:
-        store = Runs(Path(scratch)).create(RunConfig.from_json(config), run_id=run)
-        store.describe(**{name: value for name, value in info.items() if name != "recorded"})
-        return {"problem": _compute(store), "folder": _packed(store.folder)}
-
-
-def _compute(store: RunStore) -> str:
-    from copal_core import experiment
-
-    deadline = time.monotonic() + 60
-    while store.is_locked() and time.monotonic() < deadline:
-        time.sleep(1)  # the worker that had this run is being taken down
-    try:
-        experiment.run(store, should_stop=store.cancel_requested)
-    except Cancelled:
-        return "it was cancelled"
-    except CopalError as error:
-        return str(error)
-    shutil.rmtree(store.folder / "memory", ignore_errors=True)  # only a branch would need it
-    store.describe(memory_dropped=True)
-    return ""
-
-
-def _packed(folder: Path) -> bytes:
-    """A run's folder as one archive, without locks and temporary files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.endswith((".lock", ".tmp")) and path.name != "cancel":
-                archive.add(path, str(path.relative_to(folder)))
-    return buffer.getvalue()
-
-
-def _unpack(packed: bytes, folder: Path) -> None:
-    """Put a run where it belongs: whole beside it first, then in place of what was there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".arriving-", dir=folder.parent) as scratch:
-        arrived = Path(scratch) / folder.name
-        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(arrived, filter="data")
-        if folder.exists():
-            folder.rename(Path(scratch) / "before")
-        arrived.rename(folder)
