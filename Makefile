@@ -14,7 +14,7 @@ app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.address 127.0.0.1 $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 style: $(VENV)/.dev
 	$(BIN)/ruff check .
