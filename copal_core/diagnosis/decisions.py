@@ -69,7 +69,7 @@ def replay(
     require_kept(store, result)
     criterion, strategy = build_criterion(method.name, method.options), STRATEGIES.get(method.strategy)()
     group = GROUP_OF[place.projection]
-    used = _remembered(store, place, result, strategy)
+    used = _remembered(store, place, result, strategy, backbone.device)
     if used is None and criterion.statistics():
         used = _calibrated(store, checkpoint, backbone, place, result, criterion, strategy, report)
     with backbone.block(place.block) as block:
@@ -83,12 +83,16 @@ def replay(
     return criterion.prune(tall, gathered, store.config.structure, rows), base, rows
 
 
-def _remembered(store: RunStore, place: Place, result: Result, strategy: Strategy) -> BlockStatistics | None:
+def _remembered(
+    store: RunStore, place: Place, result: Result, strategy: Strategy, device: torch.device
+) -> BlockStatistics | None:
     """What a strategy with a memory kept of this very step: the statistics that were used."""
     if not strategy.remembers or not store.has_arrays("memory", result.method, result.step, place.block):
         return None
     arrays = store.arrays("memory", result.method, result.step, place.block)
-    return BlockStatistics.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return BlockStatistics.from_tensors(
+        {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    )
 
 
 def _calibrated(

@@ -7,9 +7,10 @@ import streamlit as st
 from copal_core import jobs
 from copal_core.diagnosis.kept import Result, kept_results
 from copal_core.errors import CopalError
+from copal_core.figures.numbers import duration
 from copal_core.runs import Runs
 from copal_core.store import RunStore
-from pages.components import links, runs, tasks
+from pages.components import checkpoints, links, runs, tasks
 from pages.components.text import plain, show_error
 
 _ERROR = "diagnose-error"
@@ -66,7 +67,7 @@ def nothing_kept(store: RunStore, purpose: str) -> None:
                 st.button(plain(title), key=f"open-{run}", on_click=links.write, args=("run", run))
         if store.recorded:
             st.markdown(
-                "The same run can be computed again here; it then opens with everything this page needs."
+                f"The same run can be computed again here{_minutes(store)}; it then has all that this page needs."
             )
             st.button(
                 "Compute this run again", key="run-again", on_click=_again, args=(store,), type="primary",
@@ -74,6 +75,19 @@ def nothing_kept(store: RunStore, purpose: str) -> None:
             )  # fmt: skip
         else:
             st.page_link("pages/prune.py", label="Watch the run", icon=":material/sync:")
+
+
+def _minutes(store: RunStore) -> str:
+    """How long computing it takes, where that can be told at once."""
+    try:
+        description = checkpoints.described(store.config.checkpoint)
+    except CopalError:
+        return ""
+    if description is None:
+        return ""
+    from copal_core import preflight
+
+    return f", in about {duration(60 * preflight.minutes(store.config, description))}"
 
 
 def _others(store: RunStore) -> list[tuple[str, str]]:

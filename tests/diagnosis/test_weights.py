@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.cli import main
 from copal_core.config import Structure
 from copal_core.criteria import CRITERIA
 from copal_core.diagnosis.decisions import gather_decision, replay
@@ -184,3 +186,30 @@ def test_rows_that_were_not_read_are_refused(evidence: Evidence) -> None:
         evidence.value(10_000, 0)
     with pytest.raises(RunError, match="read it first"):
         Evidence(Path("/nowhere"))
+
+
+def test_command_line(store: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--runs", str(store.folder.parent), "--block", "1", "--projection", "k_proj"]
+    assert main(["inspect", store.id, *place, "--row", "3", "--column", "17", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["after"]) == 48 and len(found["standings"]) == 4 * 3
+    assert main(["inspect", store.id, *place, "--row", "3", "--column", "17"]) == 0
+    assert "after step 1 of copal:accumulate" in capsys.readouterr().out
+    assert main(["inspect", store.id, *place, "--row", "99999", "--column", "0"]) == 2
+    assert "rows 0 to 15" in capsys.readouterr().err
+
+    text = tmp_path / "text.txt"
+    text.write_text("value = 3 * radius ** 2 é\n", encoding="utf-8")
+    shared = ["losses", store.id, "--runs", str(store.folder.parent), "--text", str(text)]
+    assert main([*shared, "--model", "wanda:restart@3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "".join(row[0] for row in found["pieces"]) == text.read_text(encoding="utf-8")
+    assert found["models"] == ["dense model", "wanda:restart after step 3"] and not found["cut"]
+    for model, words in (("wanda:restart", "METHOD@STEP"), ("wanda:restart@9", "keeps no weights")):
+        assert main([*shared, "--model", model]) == 2
+        assert words in capsys.readouterr().err
+
+    assert main(["health", store.id, "--runs", str(store.folder.parent), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["checks"]) >= {"nonfinite", "rank", "empty-rows"}
+    assert main(["health", store.id, "--runs", str(store.folder.parent)]) == 0
+    assert "Dead inputs: " in capsys.readouterr().out
