@@ -284,11 +284,12 @@ def test_command_line(store: RunStore, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_started_as_a_process_of_its_own(store: RunStore) -> None:
+    from copal_core import jobs
     from copal_core.diagnosis import attributions
 
     attribution = fresh(store)
     attributions.start(attribution)
-    attributions._children[-1].wait(timeout=120)
+    jobs._children[-1].wait(timeout=120)
     assert attribution.state().status == "done", (attribution.folder / "process.log").read_text()
     assert attribution.result()["parts"]
 
