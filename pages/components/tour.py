@@ -10,10 +10,14 @@ from pages.components.text import plain
 
 # the pages in the order in which a question leads to the next
 _QUESTIONS = (
-    ("Which weights does a domain ask for?", "pages/sensitivity.py", "Sensitivity"),
-    ("What is forgotten, and where does a mask stand still?", "pages/stasis.py", "Stasis and forgetting"),
-    ("Would two thin factors be better than a mask?", "pages/lowrank.py", "Masks and low rank"),
-    ("One model in several sizes?", "pages/families.py", "Families"),
+    ("Which weights does a domain ask for?", "pages/sensitivity.py"),
+    ("What is forgotten, and where does a mask stand still?", "pages/stasis.py"),
+    ("Would two thin factors be better than a mask?", "pages/lowrank.py"),
+    ("One model in several sizes?", "pages/families.py"),
+    ("Which hidden neurons say the same thing twice?", "pages/neurons.py"),
+    ("Why did this weight go, and what did that cost?", "pages/diagnose.py"),
+    ("Is the gap between two methods more than noise?", "pages/runs.py"),
+    ("How is a result handed on, or repeated?", "pages/report.py"),
 )
 
 
@@ -41,10 +45,10 @@ def show() -> None:
         st.markdown("Choose a checkpoint, put domains in order, start. With **tiny** a run takes seconds.")
         st.page_link("pages/checkpoint.py", label="Choose a checkpoint", icon=":material/deployed_code:")
     st.header("What the pages answer", anchor=False)
-    for question, page, label in _QUESTIONS:
-        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            st.markdown(question, width="content")
-            st.page_link(page, label=label, icon=":material/arrow_forward:")
+    halves = _QUESTIONS[: (len(_QUESTIONS) + 1) // 2], _QUESTIONS[(len(_QUESTIONS) + 1) // 2 :]
+    for place, questions in zip(st.columns(2, gap="medium"), halves, strict=True):
+        for question, page in questions:
+            place.page_link(page, label=question, icon=":material/arrow_forward:")
 
 
 def _finished() -> str:
