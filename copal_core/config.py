@@ -19,7 +19,7 @@ FORMAT = 1  # raised whenever a run folder written before can no longer be read 
 _WINDOWS = re.compile(r"^(\d{1,4000})\s*[x×]\s*(\d{1,4000})$")  # Python reads no longer numbers
 _METHOD = re.compile(r"^(?P<name>[a-z0-9-]+)(\[(?P<options>[^\]]*)\])?:(?P<strategy>[a-z-]+)$")
 _PATTERN = re.compile(r"^(\d{1,4000}):(\d{1,4000})$")
-_DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3})?)$")
+_DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3}|:all)?)$")
 
 
 class _Frozen(BaseModel):
@@ -185,7 +185,7 @@ class Protocol(_Frozen):
     @classmethod
     def _known_device(cls, value: str) -> str:
         if _DEVICE.match(value) is None:
-            raise ValueError(f"device '{value[:80]}' is not known; use auto, cpu, cuda or cuda:N")
+            raise ValueError(f"device '{value[:80]}' is not known; use auto, cpu, cuda, cuda:N or cuda:all")
         return value
 
 

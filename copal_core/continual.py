@@ -214,16 +214,17 @@ class Step:
             return (nothing := GroupStatistics()), nothing
         parts = [BlockStatistics({group: one.groups.pop(group)}) for one in found]
         with self._timed("load"):
-            memory = self._memory(index, group)
+            totals = parts[-1].groups[group].totals.values()
+            device = next((total.device for total in totals), self.backbone.device)
+            memory = self._memory(index, group, device)
         with self._timed("select"):
             return parts[-1].groups[group], self.strategy.combine(memory, parts).groups[group]
 
-    def _memory(self, index: int, group: str) -> BlockStatistics | None:
+    def _memory(self, index: int, group: str, device: torch.device) -> BlockStatistics | None:
         if not self.strategy.remembers or self.step == 1:
             return None
         names = [f"{group}.{name}" for name in ("tokens", *(s.name for s in self.criterion.statistics()))]
         arrays = self.store.arrays("memory", str(self.method), self.step - 1, index, names)
-        device = self.backbone.device
         return BlockStatistics.from_tensors({n: torch.from_numpy(a).to(device) for n, a in arrays.items()})
 
     def _outcome(self, index: int) -> Outcome:

@@ -91,10 +91,10 @@ def summarise(losses: Tensor) -> Loss:
 
 def _window_loss(backbone: Backbone, hidden: Tensor, tokens: Tensor) -> Tensor:
     """hidden (length, hidden), tokens (length,) -> (length - 1,) float32, a bounded part of the logits at a time."""
-    targets = tokens[1:].to(hidden.device)
+    targets = tokens[1:]
     at_once = max(1, _LOGITS_AT_ONCE[hidden.device.type] // backbone.config.vocab_size)
     parts = []
     for h, target in zip(hidden[:-1].split(at_once), targets.split(at_once), strict=True):
         logits = backbone.logits(h[None])[0]  # (tokens, vocabulary)
-        parts.append(F.cross_entropy(logits.float(), target, reduction="none"))
+        parts.append(F.cross_entropy(logits.float(), target.to(logits.device), reduction="none"))
     return torch.cat(parts).cpu()

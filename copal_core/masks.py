@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from copal_core.config import Structure
 from copal_core.errors import NumericalError
+
+if TYPE_CHECKING:
+    from copal_core.config import Structure
 
 _SELECTED_AT_ONCE = 8 * 2**20  # scores; selecting copies what it selects from
 _COMPARE_UP_TO = 16  # N:M groups up to this size are ranked by comparing pairs; larger ones are sorted

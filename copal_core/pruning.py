@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from copal_core.checkpoints.backbone import GROUPS
-from copal_core.config import Structure
 from copal_core.criteria._base import Criterion
 from copal_core.precision import exact_products
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+
+if TYPE_CHECKING:
+    from copal_core.config import Structure
 
 Weights = dict[str, Tensor]  # projection -> (out, in)
 

@@ -105,7 +105,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "windows": (["--calibration", "16"], "not of the form COUNTxLENGTH"),
     "sparsity": (["--sparsity", "1.5"], "sparsity = 1.5 is not valid"),
     "structure": (["--structure", "4:2"], "keeps everything"),
-    "device": (["--device", "banana"], "use auto, cpu, cuda or cuda:N"),
+    "device": (["--device", "banana"], "use auto, cpu, cuda, cuda:N or cuda:all"),
     "long number": (["--calibration", "9" * 5000 + "x2"], "not of the form COUNTxLENGTH"),
     "option twice": (["--method", "copal[epsilon=0.1,epsilon=0.2]:joint"], "'epsilon' of method"),
     "title": (["--title", "caf\udce9"], "--title 'caf?' is not UTF-8"),

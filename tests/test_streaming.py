@@ -123,7 +123,7 @@ def test_the_next_block_is_read_ahead(narrow_model: Path, monkeypatch: pytest.Mo
     for index in range(3):
         with backbone.block(index):
             pass
-    backbone._reader._thread.shutdown(wait=True)
+    backbone._reader(0)._thread.shutdown(wait=True)
     assert asked == ["model.layers.1.", "model.layers.2.", "model.layers.0."]
 
 

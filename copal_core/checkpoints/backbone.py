@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from copal_core.checkpoints import residence
+from copal_core.checkpoints import placement, residence
 from copal_core.checkpoints.readers import BlockReader, MappedReader, PinnedReader, prefix_of
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.errors import CheckpointError
@@ -43,7 +43,8 @@ class CastLinear(nn.Linear):
 class Backbone:
     """Embedding, decoder blocks and head of a LLaMA-architecture model, for inference.
 
-    folder: config.json and safetensors files. device, dtype: resolved names such as 'cpu', 'float32'.
+    folder: config.json and safetensors files. device, dtype: resolved names such as 'cpu', 'float32';
+    'cuda:all' spreads the blocks over all GPUs.
     keep_blocks: hold the blocks in memory once read; otherwise each visits when it is its turn, is read while
     the one before computes, and is let go of after, so that the model's size does not bound what fits. By
     default they are kept when they take no more than a share of the free memory. What is computed is the same.
@@ -53,7 +54,7 @@ class Backbone:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         self.folder = folder
-        self.device = torch.device(device)
+        self.device = torch.device("cuda:0" if device == placement.ALL else device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         try:
             self.config = AutoConfig.from_pretrained(folder)
@@ -69,6 +70,11 @@ class Backbone:
         self.depth: int = self.config.num_hidden_layers
         self.files = WeightFiles(folder)
         self._model.eval().requires_grad_(False)
+        if device == placement.ALL:
+            self._places = placement.spread(self._model, self.dtype, self.depth)
+            keep_blocks = True
+        else:
+            self._places = placement.on_one(self.device, self.depth)
         self._prepare_ends()
         self._prepare_blocks(keep_blocks)
 
@@ -87,7 +93,8 @@ class Backbone:
     def _prepare_ends(self) -> None:
         """The last norm and the rotary tables stay; of the embedding only the rows in use are read."""
         inner = self._model.model
-        self._fill(inner.norm, "model.norm.", self.files.read("model.norm.", str(self.device), self.dtype))
+        norm = self.files.read("model.norm.", str(self._places.head), self.dtype)
+        self._fill(inner.norm, "model.norm.", norm)
         tied = self.config.tie_word_embeddings or "lm_head.weight" not in self.files
         self._head = _EMBEDDING if tied else "lm_head.weight"
         self._head_loaded = False
@@ -123,10 +130,10 @@ class Backbone:
         """hidden (windows, length, hidden) after the last block -> (windows, length, vocabulary)."""
         head = self._model.lm_head
         if not self._head_loaded:
-            weight = self.files.widened(self._head, str(self.device), self.dtype)
+            weight = self.files.widened(self._head, str(self._places.head), self.dtype)
             self._fill(head, self._head.removesuffix("weight"), {"weight": weight})
             self._head_loaded = True
-        return head(self._model.model.norm(hidden))
+        return head(self._model.model.norm(hidden.to(head.weight.device)))
 
     def _leave_head(self) -> None:
         if self._head_loaded and not self._keep:
@@ -139,14 +146,14 @@ class Backbone:
     def _prepare_blocks(self, keep: bool | None) -> None:
         self._resident = [False] * self.depth
         if keep is None:
-            budget = residence.memory_budget(str(self.device))
-            keep = residence.keeps_blocks(self._block_bytes(), budget)
+            keep = residence.keeps_blocks(self._block_bytes(), placement.free_bytes(self.device))
         self._keep = keep
-        self._reader: BlockReader
-        if self.device.type == "cpu":
-            self._reader = MappedReader(self.files, self.dtype)
-        else:
-            self._reader = PinnedReader(self.files, self.dtype, self.device)
+        self._readers: dict[torch.device, BlockReader] = {}
+        for place in {*self._places.blocks}:
+            if place.type == "cpu":
+                self._readers[place] = MappedReader(self.files, self.dtype)
+            else:
+                self._readers[place] = PinnedReader(self.files, self.dtype, place)
         for module in self._model.model.layers.modules():
             if type(module) is nn.Linear:
                 module.__class__ = CastLinear
@@ -161,18 +168,21 @@ class Backbone:
         block = self._model.model.layers[index]
         self._leave_head()
         if not self._resident[index]:
-            self._fill(block, prefix_of(index), self._reader.take(index, self._keep))
+            self._fill(block, prefix_of(index), self._reader(index).take(index, self._keep))
             self._resident[index] = True
         following = (index + 1) % self.depth  # after the last, another pass often begins
         if not self._resident[following]:
-            self._reader.ahead(following)
+            self._reader(following).ahead(following)
         try:
             yield block
         finally:
             if not self._keep:
                 block.to("meta")
                 self._resident[index] = False
-                self._reader.let_go(index)
+                self._reader(index).let_go(index)
+
+    def _reader(self, index: int) -> BlockReader:
+        return self._readers[self._places.blocks[index]]
 
     def settle(self, index: int) -> None:
         """Let go of a visiting block's pages while it stays: those that are used again are read again."""
@@ -215,13 +225,13 @@ class Backbone:
         if model.model.embed_tokens.weight.is_meta:
             table = self.files.widened(_EMBEDDING, device, self.dtype)
             self._fill(model.model.embed_tokens, "model.embed_tokens.", {"weight": table})
-        if self._head == _EMBEDDING:
+        if self._head == _EMBEDDING and self._places.head == self.device:
             model.lm_head.weight = model.model.embed_tokens.weight
         elif not self._head_loaded:
-            table = self.files.widened(self._head, device, self.dtype)
+            table = self.files.widened(self._head, str(self._places.head), self.dtype)
             self._fill(model.lm_head, "lm_head.", {"weight": table})
         self._head_loaded = True
-        return model
+        return placement.dispatched(model, self._places)
 
 
 def _misfit(folder: Path, prefix: str, detail: str) -> CheckpointError:

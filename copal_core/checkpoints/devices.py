@@ -13,6 +13,7 @@ from copal_core.errors import CheckpointError, InvalidValueError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # flags of x86 and ARM processors
+_MOST_GPUS = 16  # that are looked for
 _AMPERE = (8, 0)  # the first CUDA compute capability with bfloat16
 
 
@@ -33,21 +34,27 @@ class _NvmlMemory(ctypes.Structure):
 def choose(device: str = "auto", dtype: str = "auto") -> tuple[str, str, str]:
     """The device, the dtype, and the reason in words.
 
-    device: auto, cpu, cuda or cuda:N. dtype: auto, float32, bfloat16 or float16.
+    device: auto, cpu, cuda, cuda:N, or cuda:all for every visible GPU. dtype: auto, float32, bfloat16 or float16.
     Raises InvalidValueError for other values, CheckpointError when CUDA is asked for and not there.
     """
     if dtype != "auto" and dtype not in DTYPE_BYTES:
         raise InvalidValueError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPE_BYTES)}")
     kind, _, number = device.partition(":")
-    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdigit()):
-        raise InvalidValueError(f"device '{device}' is not known; use auto, cpu, cuda or cuda:N")
-    gpu = None if device == "cpu" else find_gpu(int(number or 0))
+    if device not in ("auto", "cpu", "cuda", "cuda:all") and not (kind == "cuda" and number.isdigit()):
+        raise InvalidValueError(f"device '{device}' is not known; use auto, cpu, cuda, cuda:N or cuda:all")
+    gpu = None if device == "cpu" else find_gpu(_first(device))
     if gpu is None and kind == "cuda":
         raise CheckpointError(f"device '{device}' is not on this machine, or this torch has no CUDA; use cpu")
     found = "cpu" if gpu is None else "cuda" if device == "auto" else device
     if dtype != "auto":
         return found, dtype, f"{dtype} was asked for"
     return found, *_dtype_for(gpu)
+
+
+def _first(device: str) -> int:
+    """The number of the GPU that a device names, or the first of several."""
+    number = device.partition(":")[2]
+    return int(number) if number.isdigit() else 0
 
 
 def _dtype_for(gpu: Gpu | None) -> tuple[str, str]:
@@ -76,8 +83,10 @@ def cpu_has_bfloat16() -> bool:
 
 def memory_free(device: str) -> int:
     """Bytes that a new process could use on the device: available memory, within the container's limit."""
+    if device == "cuda:all":
+        return sum(gpu.free for number in range(_MOST_GPUS) if (gpu := find_gpu(number)) is not None)
     if device.startswith("cuda"):
-        gpu = find_gpu(int(device.partition(":")[2] or 0))
+        gpu = find_gpu(_first(device))
         return gpu.free if gpu is not None else 0
     import psutil
 

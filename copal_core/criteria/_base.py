@@ -6,16 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from copal_core.config import Structure
 from copal_core.criteria import CRITERIA
 from copal_core.errors import InvalidValueError
 from copal_core.masks import Selection, select
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
+
+if TYPE_CHECKING:
+    from copal_core.config import Structure
 
 _SCORED_AT_ONCE = 4 * 2**20  # weights; a score takes several times their bytes while it is computed
 

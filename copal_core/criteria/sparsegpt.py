@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from copal_core.config import Structure
 from copal_core.criteria import CRITERIA
 from copal_core.criteria._base import Criterion, Pruned
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.masks import removed_count, select, select_rows
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 from copal_core.threads import one_thread
+
+if TYPE_CHECKING:
+    from copal_core.config import Structure
 
 _INNER = 32  # columns updated one by one before the rest of their block is, in one product
 

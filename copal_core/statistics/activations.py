@@ -12,6 +12,7 @@ from torch import Tensor
 
 from copal_core.checkpoints import residence
 from copal_core.checkpoints.cache import cache_root
+from copal_core.checkpoints.placement import free_bytes
 from copal_core.errors import RunError
 
 
@@ -27,8 +28,7 @@ class Activations:
         """shapes: of all batches. The bytes they take together decide where they lie."""
         self._device = device
         size = dtype.itemsize * sum(count * length * hidden for count, length, hidden in shapes)
-        budget = residence.memory_budget(str(device))
-        self._on_device = residence.keeps_activations(size, budget)
+        self._on_device = residence.keeps_activations(size, free_bytes(device))
         in_memory = self._on_device or (
             device.type != "cpu" and residence.keeps_activations(size, residence.memory_budget("cpu"))
         )

@@ -118,10 +118,10 @@ def _memory(description: Description) -> None:
         text=f"{size(needed)} needed in {plain(description.dtype)}, {size(free)} free on {plain(description.device)}",
     )
     if share > 1:
-        show_error(
-            CheckpointError(
-                f"the weights need {size(needed)} and {size(free)} is free; choose a smaller one or close programs"
-            )
+        st.info(
+            f"The weights need {size(needed)} and {size(free)} is free: a run keeps one decoder block in memory at a "
+            "time and reads the next from disk. Prune says what that takes.",
+            icon=":material/hard_drive:",
         )
 
 

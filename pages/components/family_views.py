@@ -169,6 +169,28 @@ def _speed(found: dict[str, Any] | None) -> None:
         f"Measured on this machine ({plain(found['device'])}, {plain(found['dtype'])}): a prompt of 256 tokens, then "
         "32 tokens one by one; the better of two. Embeddings are counted."
     )
+    if found.get("two_of_four"):
+        _kernels(found["two_of_four"])
+
+
+def _kernels(found: list[dict[str, Any]]) -> None:
+    """2:4 kernels beside dense ones, faster or not; there are none without CUDA."""
+    rows = [
+        [
+            one["name"],
+            f"{one['rows']} × {one['columns']}",
+            count(one["tokens"]),
+            f"{1000 * one['dense']:.3f} ms",
+            f"{1000 * one['sparse']:.3f} ms" if one["sparse"] else plain(one["why_not"]),
+            f"{one['ratio']:.2f} ×" if one["ratio"] else "-",
+        ]
+        for one in found
+    ]
+    columns = ["Layer", "Shape", "Tokens", "Dense", "2:4", "Dense by 2:4"]
+    charts.text_table(columns, rows, "One product with a dense and with a 2:4 weight, on this GPU")
+    st.caption(
+        "Above 1 the 2:4 kernel is faster on this card and shape; below 1 it is slower. Random weights."
+    )
 
 
 def _member_line(entry: dict[str, Any]) -> str:

@@ -85,10 +85,27 @@ def measure_member(decomposition: str, member: str) -> dict[str, Any]:
     store = Decompositions().open(decomposition)
     _report("Opening the checkpoint", 0, 0)
     device, dtype, _ = devices.choose("auto", "auto")
-    backbone = Backbone(locate(store.config.checkpoint, _report).folder, device, dtype)
+    checkpoint = locate(store.config.checkpoint, _report)
+    backbone = Backbone(checkpoint.folder, device, dtype)
     _, found = export.load_member(store, member)
     _report("Reading prompts and writing tokens", 0, 0)
-    return {**speed.compare(backbone.causal_lm(), found.factors), "device": device, "dtype": dtype}
+    measured = speed.compare(backbone.causal_lm(), found.factors)
+    kernels = _two_of_four(checkpoint.describe(device, dtype)) if device.startswith("cuda") else []
+    return {**measured, "device": device, "dtype": dtype, "two_of_four": kernels}
+
+
+def _two_of_four(description: Any) -> list[dict[str, Any]]:
+    """2:4 products of the checkpoint's layer shapes beside dense ones, for one token and for a prompt."""
+    import torch
+
+    from copal_core import semi_structured
+
+    dtype = torch.float16 if description.dtype == "float32" else getattr(torch, description.dtype)
+    found = []
+    for tokens in (1, 256):
+        for one in semi_structured.compare(description.projections, tokens, description.device, dtype):
+            found.append({**one.__dict__, "ratio": one.ratio})
+    return found
 
 
 def diagnose(question: str, request: str) -> dict[str, Any]:
