@@ -157,8 +157,10 @@ def _show(result: dict[str, Any], models: Models) -> None:
 
 def _stamp(result: dict[str, Any], models: Models) -> None:
     checkpoint = models[0][0].info.get("checkpoint", {}).get("name", models[0][0].config.checkpoint)
+    windows = result["tokens"] - result["predicted"]  # nothing comes before the first token of each
     st.caption(
-        f"Protocol: {plain(checkpoint)} · this text alone, {result['tokens']:,} tokens in one window, "
+        f"Protocol: {plain(checkpoint)} · this text alone, {result['tokens']:,} tokens in "
+        f"{'one window' if windows == 1 else f'{windows:,} windows'}, "
         f"{result['predicted']:,} predicted · {plain(result['dtype'])}"
     )
 

@@ -222,15 +222,16 @@ def test_the_result_agrees_with_the_runs_own_perplexity(store: RunStore) -> None
     assert {one["part"] for one in result["parts"]} == {"block 0", "block 1"}
 
 
-def test_low_rank_results_are_attributed_the_same_way(
-    small_config: Callable[..., object], tmp_path: Path
+@pytest.mark.parametrize("method", ["whitened-svd:restart", "mutual-information:restart"])
+def test_low_rank_and_neurons_are_attributed_the_same_way(
+    small_config: Callable[..., object], tmp_path: Path, method: str
 ) -> None:
     from copal_core import experiment
     from copal_core.runs import Runs
 
-    store = Runs(tmp_path).create(small_config(["whitened-svd:restart"]))  # type: ignore[arg-type]
+    store = Runs(tmp_path).create(small_config([method]))  # type: ignore[arg-type]
     experiment.run(store)
-    attribution = fresh(store, "projection", "whitened-svd:restart")
+    attribution = fresh(store, "projection", method)
     compute(attribution)
     assert len(attribution.result()["parts"]) == 7
     assert attribution.folder.is_relative_to(tmp_path / "diagnoses" / store.id)
