@@ -25,6 +25,7 @@ from copal_core.errors import RunError
 from copal_core.report.tables import write_zip
 from copal_core.runs import Runs
 from copal_core.store import RunStore
+from copal_core.wording import removed
 
 _LARGEST = 512 * 2**20  # bytes of one entry, unpacked
 _DESCRIBED = ("checkpoint", "domains", "versions", "machine", "fingerprint")
@@ -179,7 +180,7 @@ def _words(store: RunStore) -> str:
     info = store.info
     buffer = io.StringIO()
     buffer.write(f"# {info.get('title') or f'Run {store.id}'}\n\n")
-    buffer.write(f"Protocol: {store.protocol_stamp()}, removed {store.config.structure}.\n\n")
+    buffer.write(f"Protocol: {store.protocol_stamp()}, removed {removed(store.config)}.\n\n")
     buffer.write("Computed again, with the same tokens, and compared:\n\n")
     buffer.write("    python -m copal_core reproduce BUNDLE.zip\n\n")
     buffer.write("Or from the texts, where they are still the same:\n\n")

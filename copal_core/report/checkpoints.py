@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, NumericalError, RunError
 from copal_core.store import RunStore
+from copal_core.wording import neuron_share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,10 @@ def export_and_check(
     if reason:
         raise RunError(f"{form} cannot be written here: {reason}")
     method = str(Method.parse(method))
+    if form == "compressed-tensors" and neuron_share(Method.parse(method)) is not None:
+        raise RunError(
+            f"{method} leaves a smaller dense checkpoint, which has no structure to declare; use hf"
+        )
     folder = export_checkpoint(store, method, step, out)
     try:
         if form == "compressed-tensors":

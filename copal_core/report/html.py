@@ -17,6 +17,7 @@ from copal_core.figures.numbers import MISSING, compact, duration
 from copal_core.figures.template import method_colour, method_dash
 from copal_core.report.sections import Section, sections
 from copal_core.store import RunStore
+from copal_core.wording import removed
 
 _STROKES = {"dash": "9 5", "dot": "2 4", "longdash": "13 5", "dashdot": "9 4 2 4", "longdashdot": "13 4 2 4"}
 _ROWS = 60  # of a table that is shown; its CSV has all
@@ -57,7 +58,7 @@ def report_of(store: RunStore, found: list[Section]) -> str:
 
 
 def _stamp(store: RunStore) -> str:
-    return f"Protocol: {store.protocol_stamp()}, removed {store.config.structure}"
+    return f"Protocol: {store.protocol_stamp()}, removed {removed(store.config)}"
 
 
 def _text(value: object) -> str:

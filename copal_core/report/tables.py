@@ -11,6 +11,7 @@ from copal_core import files
 from copal_core.errors import InvalidValueError
 from copal_core.figures import forgetting, stasis
 from copal_core.store import RunStore
+from copal_core.wording import removed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ def tables_of(store: RunStore) -> dict[str, pd.DataFrame]:
         "layers": layers,
         "overlaps": store.overlaps(),
         "factors": store.factors(),
+        "neurons": store.records.table("neurons"),
         "warnings": store.warnings(),
         "seconds": store.records.table("seconds"),
     }
@@ -58,8 +60,10 @@ def encode(table: pd.DataFrame, form: str) -> bytes:
 def write_tables(store: RunStore, out: Path, form: str) -> Path:
     """Write a zip of all tables, and README.txt with the protocol. Raises RunError when `out` cannot be written."""
     contents = {f"{name}.{form}": encode(table, form) for name, table in tables_of(store).items()}
-    structure = store.config.structure
-    words = f"Run {store.id}\nProtocol: {store.protocol_stamp()}\nRemoved: {structure}\nPerplexity: lower is better.\n"
+    gone = removed(store.config)
+    words = (
+        f"Run {store.id}\nProtocol: {store.protocol_stamp()}\nRemoved: {gone}\nPerplexity: lower is better.\n"
+    )
     return write_zip(out, {"README.txt": words.encode(), **contents})
 
 

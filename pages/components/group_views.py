@@ -10,6 +10,7 @@ from copal_core.figures import groups as figures
 from copal_core.figures.numbers import compact
 from copal_core.groups import ACTIVE, Group, Groups, described, status_of
 from copal_core.store import RunStore
+from copal_core.wording import removed
 from pages.components import actions, charts, group_form, links
 from pages.components.text import empty_state, plain, show_problem
 from pages.components.words import GLOSSARY
@@ -206,7 +207,7 @@ def _stamp(group: Group, first: RunStore) -> str:
     if len(sizes) > 1:
         mine = f"calibration {first.config.protocol.calibration}".replace("x", "×")
         stamp = stamp.replace(mine, f"calibration {', '.join(sizes)}".replace("x", "×"))
-    return f"Protocol: {stamp}, removed {first.config.structure}"
+    return f"Protocol: {stamp}, removed {removed(first.config)}"
 
 
 def _members(group: Group) -> None:

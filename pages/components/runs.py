@@ -12,6 +12,7 @@ import streamlit as st
 from copal_core.errors import CopalError, InvalidValueError
 from copal_core.runs import Runs, RunSummary
 from copal_core.store import RunStore
+from copal_core.wording import removed
 from pages.components import links, words
 from pages.components.text import empty_state, plain, show_error, show_problem
 
@@ -84,12 +85,7 @@ def say_status(store: RunStore) -> None:
 
 def stamp(store: RunStore) -> None:
     """The protocol, in one line beside every perplexity."""
-    of_neurons = neuron_methods_of(store)
-    every = len(of_neurons) == len(store.config.methods)
-    removed = "" if every else f", removed {plain(store.config.structure)}"
-    if removed and of_neurons:
-        removed += " (neurons: the share in each method's name)"
-    st.caption(f"Protocol: {plain(store.protocol_stamp())}{removed}")
+    st.caption(f"Protocol: {plain(store.protocol_stamp())}, removed {plain(removed(store.config))}")
 
 
 def table(store: RunStore, name: str) -> pd.DataFrame:
