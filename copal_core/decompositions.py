@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from copal_core import files, jobs, sharing
+from copal_core import files, jobs, sharing, soundness
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.neurons import NEURONS
@@ -126,7 +126,10 @@ class DecompositionStore:
     def state(self) -> RunState:
         """As of a run: 'interrupted' when it says running and no process computes it."""
         path = self.folder / "status.json"
-        state = RunState(**files.read_json(path)) if path.exists() else RunState()
+        content = files.read_json(path) if path.exists() else {}
+        if not soundness.sound_state(RunState, content):
+            raise RunError(f"status.json of decomposition '{self.id}' is damaged; start it again")
+        state = RunState(**content)
         if state.status == "running" and not self.is_locked():
             return replace(
                 state, status="interrupted", message="the process ended before it was done; start it again"

@@ -82,7 +82,7 @@ def read_arrays(path: Path, names: list[str] | None = None) -> tuple[Arrays, dic
             present = set(file.keys())
             wanted = sorted(present) if names is None else [name for name in names if name in present]
             return {name: file.get_tensor(name) for name in wanted}, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{path.parent.name}/{path.name} cannot be read ({error}); the run's folder is damaged"
         ) from error
@@ -92,7 +92,7 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises RunError when it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path.name} cannot be read ({error}); the run's folder is damaged") from error
 
 

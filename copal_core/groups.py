@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from copal_core import files, sharing
+from copal_core import files, sharing, soundness
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import Runs
@@ -145,10 +145,10 @@ class Group:
         path = self.folder / "status.json"
         if not path.exists():
             return GroupState()
-        try:
-            state = GroupState(**files.read_json(path))
-        except TypeError:
-            raise RunError(f"status.json of group '{self.id}' is damaged; resume the group") from None
+        content = files.read_json(path)
+        if not soundness.sound_state(GroupState, content):
+            raise RunError(f"status.json of group '{self.id}' is damaged; resume the group")
+        state = GroupState(**content)
         if _claims_a_process(state) and not self.is_locked():
             return GroupState("interrupted", "its process ended before it was done; resume it", state.updated)
         return state
@@ -157,6 +157,7 @@ class Group:
         files.write_json(self.folder / "status.json", asdict(GroupState(status, message, now())))
 
     def request_cancel(self) -> None:
+        sharing.require_owner(self.folder)
         (self.folder / "cancel").touch()
 
     def clear_cancel(self) -> None:
@@ -250,8 +251,7 @@ class Groups:
 def _claims_a_process(state: GroupState) -> bool:
     """Whether the state says that a process computes the group, or has had a minute to begin to."""
     if state.status == "starting":
-        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.updated)
-        return age > datetime.timedelta(minutes=1)
+        return not soundness.just_now(state.updated)
     return state.status == "running"
 
 

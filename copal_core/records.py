@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from copal_core import soundness
 from copal_core.errors import RunError
 
 if TYPE_CHECKING:
@@ -203,6 +204,10 @@ class Records:
         record, key = TABLES[name]
         columns = [field.name for field in fields(record)]
         rows = self.rows(f"SELECT {', '.join(columns)} FROM {name} ORDER BY {', '.join(key)}")
+        if problem := soundness.problem_of_rows(record, columns, rows):
+            raise RunError(
+                f"{self._path.name} holds what cannot be in column '{problem}' of {name}; the run's folder is damaged"
+            )
         return pd.DataFrame(rows, columns=columns)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -27,7 +27,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from copal_core import files
+from copal_core import files, soundness
 from copal_core.config import RunConfig
 from copal_core.errors import RunError
 from copal_core.records import Record, Records
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 Names = list[str] | None  # of the arrays to read; None for all
 _ACTIVE = ("created", "running")
-_START_WITHIN = datetime.timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,10 @@ class RunStore:
         content = files.read_json(self.folder / "run.json")
         if not isinstance(content, dict):
             raise RunError(f"run.json of run '{self.id}' is not a JSON object; the folder is damaged")
+        if problem := soundness.problem_of_info(content.get("info", {})):
+            raise RunError(
+                f"run.json of run '{self.id}' says of its {problem} what cannot be; the folder is damaged"
+            )
         return content
 
     @property
@@ -136,12 +139,10 @@ class RunStore:
         path = self.folder / "status.json"
         if not path.exists():
             return RunState()
-        try:
-            state = RunState(**files.read_json(path))
-            datetime.datetime.fromisoformat(state.updated or now())
-            return state
-        except (TypeError, ValueError):
-            raise RunError(f"status.json of run '{self.id}' is damaged; resume the run") from None
+        content = files.read_json(path)
+        if not soundness.sound_state(RunState, content):
+            raise RunError(f"status.json of run '{self.id}' is damaged; resume the run")
+        return RunState(**content)
 
     def set_state(self, state: RunState) -> None:
         stamped = replace(state, updated=now())
@@ -276,11 +277,14 @@ class RunStore:
     def masks(self, method: str, step: int, block: int, names: Names = None) -> dict[str, NDArray[np.bool_]]:
         """projection (all by default) -> (out, in) True = kept. Raises RunError when the run kept none."""
         packed, metadata = files.read_arrays(self.block_path("masks", method, step, block), names)
-        shapes = json.loads(metadata["shapes"])
-        return {
-            name: np.unpackbits(bits, axis=1, count=shapes[name][1]).astype(bool)
-            for name, bits in packed.items()
-        }
+        try:
+            shapes = json.loads(metadata["shapes"])
+            return {
+                name: np.unpackbits(bits, axis=1, count=shapes[name][1]).astype(bool)
+                for name, bits in packed.items()
+            }
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise RunError(f"masks of block {block} of run '{self.id}' are damaged") from None
 
     def save_arrays(self, kind: str, method: str, step: int, block: int, arrays: files.Arrays) -> None:
         files.write_arrays(self.block_path(kind, method, step, block), arrays)
@@ -296,6 +300,8 @@ class RunStore:
         path = self.block_path("maps", method, step, block)
         arrays, _ = files.read_arrays(path, [f"{projection}.{name}" for name in MAP_NAMES])
         tiles = {name.partition(".")[2]: array for name, array in arrays.items()}
+        if not soundness.sound_tiles(tiles):
+            raise RunError(f"maps/{path.parent.name}/{path.name} of run '{self.id}' is damaged")
         if "log_score" in tiles:
             tiles["score"] = 10.0 ** tiles.pop("log_score").astype(np.float32)
         if "range" in tiles:
@@ -330,9 +336,8 @@ MAP_NAMES = ("log_score", "kept", "histogram", "range", "row_kept", "head_kept",
 
 def _claims_a_process(state: RunState) -> bool:
     """Whether the state says that a process computes the run, or has had a minute to begin to."""
-    if state.status == "created" and state.updated:
-        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.updated)
-        return age > _START_WITHIN
+    if state.status == "created":
+        return not soundness.just_now(state.updated)
     return state.status == "running"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from copal_core import files, jobs
+from copal_core import files, jobs, sharing
 from copal_core.cluster.connection import Cluster, connected
 from copal_core.cluster.worker import run_elsewhere, unpack
 from copal_core.errors import Cancelled, CopalError, RunError
@@ -64,6 +64,7 @@ def start(group: Group, cluster: Cluster | None = None) -> None:
 
     Raises RunError when one does already.
     """
+    sharing.require_owner(group.folder)
     if group.is_locked():
         raise RunError(f"sweep '{group.id}' is being computed already; watch it or cancel it")
     known = group.folder / "cluster.json"

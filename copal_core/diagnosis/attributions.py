@@ -8,7 +8,6 @@ It lies in <runs>/diagnoses/RUN/KEY, never in the run's own folder: a recorded r
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Iterator
@@ -19,14 +18,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from copal_core import files, jobs, sharing
+from copal_core import files, jobs, sharing, soundness
 from copal_core.diagnosis.kept import Result, require_kept
 from copal_core.diagnosis.ranking import KINDS, Tally
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import runs_root
 from copal_core.store import RunState, RunStore, now
-
-_START_WITHIN = datetime.timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -111,15 +108,22 @@ class Attribution:
         path = self.folder / "status.json"
         if not path.is_file():
             return RunState(status="none")
-        state = RunState(**files.read_json(path))
-        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.updated)
-        claims = state.status == "running" or (state.status == "created" and age > _START_WITHIN)
+        state = self._written()
+        claims = state.status == "running" or (
+            state.status == "created" and not soundness.just_now(state.updated)
+        )
         if claims and not self.is_locked():
-            state = RunState(**files.read_json(path))  # it may have ended, and said so, between the two looks
+            state = self._written()  # it may have ended, and said so, between the two looks
         if state.status in ("running", "created") and claims and not self.is_locked():
             message = "the process ended before it was done; start it again"
             return replace(state, status="interrupted", message=message)
         return state
+
+    def _written(self) -> RunState:
+        content = files.read_json(self.folder / "status.json")
+        if not soundness.sound_state(RunState, content):
+            raise RunError("status.json of this attribution is damaged; start it again")
+        return RunState(**content)
 
     def set_state(self, state: RunState) -> None:
         files.write_json(self.folder / "status.json", asdict(replace(state, updated=now())), durable=False)

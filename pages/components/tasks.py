@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -67,7 +68,10 @@ class Task:
                 continue  # a library's own print
         code = self._process.wait()
         reading.join(timeout=5)
-        if self.result is None and self.error is None:
+        if self.result is None and self.error is None and code < 0:
+            why = "; the machine's memory may be exhausted" if code == -signal.SIGKILL else ""
+            self.error = CopalError(f"its process was stopped from outside (signal {-code}){why}; try again")
+        elif self.result is None and self.error is None:
             self.error = RuntimeError(f"the worker ended with status {code}: {''.join(self._errors[-12:])}")
         self.finished.set()
 
