@@ -20,8 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from copal_core import files, jobs, sharing, soundness
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
@@ -141,7 +139,7 @@ class DecompositionStore:
 
     def request_cancel(self) -> None:
         sharing.require_owner(self.folder)
-        (self.folder / "cancel").touch()
+        files.touch(self.folder / "cancel")
 
     def clear_cancel(self) -> None:
         (self.folder / "cancel").unlink(missing_ok=True)
@@ -152,25 +150,14 @@ class DecompositionStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process. Raises RunError when another process computes it."""
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=3)
-        except Timeout:
-            raise RunError(f"decomposition '{self.id}' is being computed by another process") from None
-        try:
+        with files.held(
+            self.folder / "worker.lock", f"decomposition '{self.id}' is being computed by another process"
+        ):
             yield
-        finally:
-            lock.release()
 
     def is_locked(self) -> bool:
         """Whether a living process computes it."""
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return files.is_held(self.folder / "worker.lock")
 
 
 class Decompositions:

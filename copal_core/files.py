@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -118,6 +120,45 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def touch(path: Path) -> None:
+    """Make an empty file, as a sign to another process. Raises RunError when that cannot be done."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise readable(path, error) from error
+
+
+@contextmanager
+def held(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file; raises RunError with the words `refusal` when another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=3)
+    except Timeout:
+        raise RunError(refusal) from None
+    except OSError as error:
+        raise readable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds a lock file; False where there is none."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError as error:
+        raise readable(path, error) from error
+    lock.release()
+    return False
 
 
 def new_folder(out: Path) -> Path:

@@ -17,8 +17,6 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from copal_core import files, sharing, soundness
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
@@ -158,7 +156,7 @@ class Group:
 
     def request_cancel(self) -> None:
         sharing.require_owner(self.folder)
-        (self.folder / "cancel").touch()
+        files.touch(self.folder / "cancel")
 
     def clear_cancel(self) -> None:
         (self.folder / "cancel").unlink(missing_ok=True)
@@ -169,27 +167,14 @@ class Group:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the group for this process. Raises RunError when another one computes it."""
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=3)
-        except Timeout:
-            raise RunError(f"group '{self.id}' is being computed by another process") from None
-        try:
+        with files.held(
+            self.folder / "worker.lock", f"group '{self.id}' is being computed by another process"
+        ):
             yield
-        finally:
-            lock.release()
 
     def is_locked(self) -> bool:
         """Whether a living process computes this group."""
-        if not (self.folder / "worker.lock").exists():
-            return False
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return files.is_held(self.folder / "worker.lock")
 
 
 class Groups:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from copal_core import files, sharing
@@ -72,7 +73,8 @@ def delete(store: RunStore) -> None:
     with store.lock():  # nobody starts it meanwhile
         if target.exists():
             raise RunError(f"the trash holds another run '{store.id}'; empty the trash first")
-        store.describe(deleted=now())
+        with suppress(RunError):  # a full disk must not keep anybody from making room
+            store.describe(deleted=now())
         try:
             target.parent.mkdir(exist_ok=True)
             store.folder.rename(target)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from copal_core import files, soundness
@@ -149,7 +148,7 @@ class RunStore:
         files.write_json(self.folder / "status.json", asdict(stamped), durable=state.status not in _ACTIVE)
 
     def request_cancel(self) -> None:
-        (self.folder / "cancel").touch()
+        files.touch(self.folder / "cancel")
 
     def clear_cancel(self) -> None:
         (self.folder / "cancel").unlink(missing_ok=True)
@@ -164,30 +163,15 @@ class RunStore:
             raise RunError(
                 f"run '{self.id}' is a recorded run that ships with the product; start one of your own"
             )
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=3)
-        except Timeout:
-            raise RunError(
-                f"run '{self.id}' is being computed by another process; watch it or cancel it"
-            ) from None
-        try:
+        with files.held(
+            self.folder / "worker.lock",
+            f"run '{self.id}' is being computed by another process; watch it or cancel it",
+        ):
             yield
-        finally:
-            lock.release()
 
     def is_locked(self) -> bool:
         """Whether a living process computes this run."""
-        path = self.folder / "worker.lock"
-        if self.recorded or not path.exists():
-            return False
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return not self.recorded and files.is_held(self.folder / "worker.lock")
 
     # -- events --------------------------------------------------------------------------------------
 

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from copal_core import files, jobs, sharing, soundness
 from copal_core.diagnosis.kept import Result, require_kept
 from copal_core.diagnosis.ranking import KINDS, Tally
@@ -130,33 +128,21 @@ class Attribution:
 
     def is_locked(self) -> bool:
         """Whether a living process computes it."""
-        if not (self.folder / "worker.lock").exists():
-            return False
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return files.is_held(self.folder / "worker.lock")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process. Raises RunError when another process computes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "worker.lock")
-        try:
-            lock.acquire(timeout=3)
-        except Timeout:
-            raise RunError("this attribution is being computed by another process; watch it there") from None
-        try:
+        with files.held(
+            self.folder / "worker.lock",
+            "this attribution is being computed by another process; watch it there",
+        ):
             yield
-        finally:
-            lock.release()
 
     def request_cancel(self) -> None:
         sharing.require_owner(self.folder)
-        (self.folder / "cancel").touch()
+        files.touch(self.folder / "cancel")
 
     def clear_cancel(self) -> None:
         (self.folder / "cancel").unlink(missing_ok=True)
