@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from copal_core import jobs, sharing, shelf, turns
+from copal_core import files, jobs, sharing, shelf, turns
 from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.groups import ACTIVE, DISCARDED, Group, Member, described
 from copal_core.runs import Runs
@@ -135,7 +135,7 @@ def discard(group: Group) -> None:
         raise RunError(f"group '{group.id}' is being computed; cancel it, then delete it")
     for store in group.own():
         shelf.delete(store)
-    (group.folder / DISCARDED).touch()
+    files.touch(group.folder / DISCARDED)
 
 
 def is_active(group: Group) -> bool:

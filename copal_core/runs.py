@@ -46,6 +46,16 @@ class Runs:
         stores = [*self._stores(self.root, False), *self._stores(self._recorded, True)]
         return [summary for store in stores if (summary := _summary(store)) is not None]
 
+    def damaged(self) -> dict[str, str]:
+        """Run id -> why its folder cannot be read, for those that `list` leaves out."""
+        found = {}
+        for store in self._stores(self.root, False):
+            try:
+                _described(store)
+            except (RunError, InvalidValueError) as error:
+                found[store.id] = str(error)
+        return found
+
     def open(self, run_id: str) -> RunStore:
         """Raises RunError for an unknown run, InvalidValueError for what cannot be a run's id."""
         if not RUN_ID.match(run_id):
@@ -111,21 +121,25 @@ def _criterion(method: str) -> str:
 
 def _summary(store: RunStore) -> RunSummary | None:
     try:
-        info, config = store.info, store.config
-        return RunSummary(
-            id=store.id,
-            title=str(info.get("title") or ""),
-            created=str(info.get("created") or ""),
-            status=_status(store),
-            checkpoint=config.checkpoint,
-            domains=tuple(store.domains),
-            methods=tuple(str(method) for method in config.methods),
-            recorded=store.recorded,
-            note=str(info.get("note") or ""),
-            group=str(info.get("group") or ""),
-        )
+        return _described(store)
     except (RunError, InvalidValueError):
         return None
+
+
+def _described(store: RunStore) -> RunSummary:
+    info, config = store.info, store.config
+    return RunSummary(
+        id=store.id,
+        title=str(info.get("title") or ""),
+        created=str(info.get("created") or ""),
+        status=_status(store),
+        checkpoint=config.checkpoint,
+        domains=tuple(store.domains),
+        methods=tuple(str(method) for method in config.methods),
+        recorded=store.recorded,
+        note=str(info.get("note") or ""),
+        group=str(info.get("group") or ""),
+    )
 
 
 def _status(store: RunStore) -> str:

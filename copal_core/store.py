@@ -191,10 +191,14 @@ class RunStore:
         if not path.exists():
             return []
         found = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise RunError(f"events.jsonl of run '{self.id}' cannot be read ({error.strerror})") from error
+        for line in lines:
             try:
                 found.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         return found[offset:]
 

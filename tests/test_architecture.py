@@ -44,7 +44,7 @@ FLOW = {
     "runs": LEAVES | {"files", "store"},
 }
 # files longer than 300 lines are named here
-LONGER = {"copal_core/store.py": 340, "copal_core/cli.py": 320}  # files longer than 300 lines are named here
+LONGER = {"copal_core/store.py": 340, "copal_core/cli.py": 320}
 STORED = "checkpoints domains statistics criteria strategies masks pruning evaluation metrics figures lowrank neurons"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import streamlit as st
 from copal_core.errors import CopalError
 from pages.components.text import plain, show_error
 
-_FAILED, _DONE = "action-failed", "action-done"
+_FAILED, _DONE, _SINCE = "action-failed", "action-done", "action-failed-since"
+_LONG_ENOUGH = 12.0  # seconds to read an error
 
 
 def attempt(action: Callable[..., Any], *arguments: Any, done: str = "") -> Any:
@@ -31,6 +33,17 @@ def attempt(action: Callable[..., Any], *arguments: Any, done: str = "") -> Any:
 def say(words: str) -> None:
     """Keep `words` for `say_outcome`."""
     st.session_state[_DONE] = words
+
+
+def say_while_watching() -> None:
+    """In a fragment that runs again by itself, which the rest of its page does not: an error stays for a while."""
+    message = st.session_state.get(_FAILED)
+    if message is None:
+        st.session_state.pop(_SINCE, None)
+    elif time.monotonic() - st.session_state.setdefault(_SINCE, time.monotonic()) < _LONG_ENOUGH:
+        show_error(CopalError(message))
+    else:
+        del st.session_state[_FAILED], st.session_state[_SINCE]
 
 
 def say_outcome() -> None:

@@ -13,7 +13,7 @@ from copal_core.errors import CopalError
 from copal_core.figures import attribution as figures
 from copal_core.figures.numbers import compact, percent, signed
 from copal_core.store import RunStore
-from pages.components import charts, links, runs
+from pages.components import actions, charts, links, runs
 from pages.components.diagnose_shared import kept, nothing_kept
 from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.words import GLOSSARY
@@ -107,10 +107,11 @@ def _live(found: Attribution) -> None:
         known[str(found.folder)] = changed
         st.rerun()
     st.progress(min(1.0, max(0.0, state.progress)), text=plain(state.phase or state.message or "starting"))
+    actions.say_while_watching()
     waiting = found.cancel_requested()
     st.button(
         "Cancelling after this block" if waiting else "Cancel", key="cancel-attribution", disabled=waiting,
-        on_click=found.request_cancel, icon=":material/stop_circle:",
+        on_click=actions.attempt, args=(found.request_cancel,), icon=":material/stop_circle:",
     )  # fmt: skip
 
 

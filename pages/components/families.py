@@ -11,7 +11,7 @@ from copal_core.config import Protocol, Windows
 from copal_core.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from copal_core.errors import CopalError
 from copal_core.figures.numbers import duration, percent
-from pages.components import checkpoints, layer_desk, links, tasks
+from pages.components import actions, checkpoints, layer_desk, links, tasks
 from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.timeline import label_of
 
@@ -102,12 +102,14 @@ def live(store: DecompositionStore) -> None:
             min(1.0, max(0.0, state.progress)), text=plain(state.phase or state.message or "starting")
         )
         st.caption(f"{members} sizes are finished. You may leave this page; the work goes on.")
+        actions.say_while_watching()
         waiting = store.cancel_requested()
         st.button(
             "Cancelling" if waiting else "Cancel",
             key=f"cancel-{store.id}",
             disabled=waiting,
-            on_click=store.request_cancel,
+            on_click=actions.attempt,
+            args=(store.request_cancel,),
         )
 
 

@@ -99,10 +99,11 @@ def _live(group: Group) -> None:
         st.session_state[f"drawn-{group.id}"] = done
         st.rerun()  # one more run for the figure
     st.progress(share, text=f"{done} of {len(group.members)} runs done, one after another")
+    actions.say_while_watching()
     waiting = group.cancel_requested()
     st.button(
         "Cancelling after this block" if waiting else "Cancel the group", key="cancel-group", disabled=waiting,
-        icon=":material/stop_circle:", on_click=grouping.cancel, args=(group,),
+        icon=":material/stop_circle:", on_click=actions.attempt, args=(grouping.cancel, group),
     )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def _live(store: RunStore) -> None:
     share = min(1.0, max(0.0, state.progress))
     left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
     st.progress(share, text=f"{100 * share:.0f} %{left}")
+    actions.say_while_watching()
     waiting = store.cancel_requested()
     st.button(
         "Cancelling after this block" if waiting else "Cancel", key="cancel-run", disabled=waiting,
@@ -113,7 +114,7 @@ def _branch(store: RunStore) -> None:
             finished,
             index=len(finished) - 1,
             key="branch-step",
-            format_func=lambda n: runs.step_name(store, n),
+            format_func={step: runs.step_name(store, step) for step in finished}.get,
         )
         used = set(store.config.domains[: step or 0])
         options = [spec for spec in _domains() if spec not in used]
@@ -176,14 +177,14 @@ def _start_undo(store: RunStore) -> None:
 
 
 def _delete(store: RunStore) -> None:
-    title = str(store.info.get("title") or "")
-
-    def move() -> bool:
+    def move() -> tuple[str]:
+        title = str(store.info.get("title") or "")
         shelf.delete(store)
-        return True
+        return (title,)
 
-    if actions.attempt(move):
+    moved = actions.attempt(move)
+    if moved:
         links.write("run", None)
         compare_runs.forget(store.id)
         report_tasks.forget(store.id)
-        trash.remember(store.id, title)
+        trash.remember(store.id, *moved)

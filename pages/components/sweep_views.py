@@ -89,10 +89,11 @@ def _live(group: Group) -> None:
         st.session_state[f"drawn-{group.id}"] = done
         st.rerun()  # one more run for the figures
     st.progress(share, text=f"{done} of {len(group.members)} runs done")
+    actions.say_while_watching()
     waiting = group.cancel_requested()
     st.button(
         "Cancelling" if waiting else "Cancel the sweep", key="cancel-sweep", disabled=waiting,
-        icon=":material/stop_circle:", on_click=group.request_cancel,
+        icon=":material/stop_circle:", on_click=actions.attempt, args=(group.request_cancel,),
     )  # fmt: skip
 
 

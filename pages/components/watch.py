@@ -5,15 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from copal_core import jobs
-from copal_core.errors import CopalError
 from copal_core.figures import layers
 from copal_core.figures.numbers import duration
 from copal_core.store import RunState, RunStore
-from pages.components import runs
-from pages.components.text import plain, show_error, show_problem
+from pages.components import actions, runs
+from pages.components.text import plain, show_problem
 
 _ACTIVE = ("created", "running")
-_ERROR = "watch-error"
 
 
 def panel(store: RunStore) -> None:
@@ -24,8 +22,8 @@ def panel(store: RunStore) -> None:
     with st.container(border=True):
         st.markdown(f"**{plain(store.info.get('title') or 'Your run')}**")
         st.caption(plain(f"{store.id}: {', '.join(runs.methods_of(store))}"))
-        for message in st.session_state.pop(_ERROR, []):
-            show_error(CopalError(message))
+        if state.status not in _ACTIVE:
+            actions.say_outcome()
         if state.status in _ACTIVE:
             _live(store)
         elif state.status == "done":
@@ -42,6 +40,7 @@ def _live(store: RunStore) -> None:
         st.rerun()
     share = min(1.0, max(0.0, state.progress))
     st.progress(share, text=f"{100 * share:.0f} %: {plain(_where(store, state))}")
+    actions.say_while_watching()
     with st.container(horizontal=True, vertical_alignment="center"):
         left = (
             f"About {duration(state.seconds_left)} left"
@@ -51,7 +50,8 @@ def _live(store: RunStore) -> None:
         st.caption(left, width="content")
         waiting = store.cancel_requested()
         st.button(
-            "Cancelling after this block" if waiting else "Cancel", key="cancel-run", on_click=_cancel, args=(store,),
+            "Cancelling after this block" if waiting else "Cancel", key="cancel-run",
+            on_click=actions.attempt, args=(jobs.cancel, store),
             disabled=waiting, icon=":material/stop_circle:",
         )  # fmt: skip
     _filling_map(store, state)
@@ -102,8 +102,8 @@ def _stopped(store: RunStore, state: RunState) -> None:
             "Resume",
             type="primary",
             key="resume-run",
-            on_click=_resume,
-            args=(store,),
+            on_click=actions.attempt,
+            args=(jobs.start, store),
             icon=":material/play_arrow:",
         )
         st.page_link("pages/sensitivity.py", label="Look at what there is", icon=":material/grid_on:")
@@ -117,17 +117,3 @@ def _where(store: RunStore, state: RunState) -> str:
         parts.append(f"domain {state.step} of {len(store.config.domains)}")
         parts.append(f"block {state.block + 1} of {runs.blocks_of(store)}")
     return ", ".join(part for part in parts if part)
-
-
-def _cancel(store: RunStore) -> None:
-    try:
-        jobs.cancel(store)
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
-
-
-def _resume(store: RunStore) -> None:
-    try:
-        jobs.start(store)
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
