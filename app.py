@@ -57,5 +57,5 @@ page = st.navigation(
     }
 )
 links.resume()
-page.run()
 accessible.improve()
+page.run()

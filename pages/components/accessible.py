@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-# white on the dark theme's light blue cannot be read; the same button and the same tag serve both themes
+# white on the dark theme's light blue cannot be read; the same button and the same tag serve both themes;
+# an option of a command line is too pale on the light one
 _STYLE = """
 <style>
+.st-key-mends { display: none; }
 button[data-testid="stBaseButton-primary"]:not(:disabled) {
   background-color: #1f5f8b; border-color: #1f5f8b; color: #ffffff;
 }
 button[data-testid="stBaseButton-primary"]:hover:not(:disabled) { background-color: #174a6d; color: #ffffff; }
+[data-testid="stCode"] .token.variable { color: inherit; }
 [data-testid="stMultiSelectTagsContainer"] [data-tag] { background-color: #1f5f8b; color: #ffffff; }
 </style>
 """
@@ -50,6 +53,7 @@ if (!window.copalMends) {
 
 
 def improve() -> None:
-    """Called by the app once a page has run."""
+    """Called by the app before a page runs; takes no room on it."""
     st.html(_STYLE)
-    st.html(_SCRIPT, unsafe_allow_javascript=True)
+    with st.container(key="mends"):
+        st.html(_SCRIPT, unsafe_allow_javascript=True)
