@@ -17,7 +17,7 @@ from typing import Any
 from copal_core import files, jobs, sharing
 from copal_core.cluster.connection import Cluster, connected
 from copal_core.cluster.worker import run_elsewhere, unpack
-from copal_core.errors import Cancelled, CopalError, RunError
+from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.groups import Group, Member, described
 from copal_core.runs import Runs
 from copal_core.store import RunStore
@@ -62,13 +62,17 @@ def compute(
 def start(group: Group, cluster: Cluster | None = None) -> None:
     """Compute the sweep, or go on with it where it was, in a process of its own.
 
-    Raises RunError when one does already.
+    Raises RunError when one does already, InvalidValueError for more than one's turn on a shared server.
     """
     sharing.require_owner(group.folder)
     if group.is_locked():
         raise RunError(f"sweep '{group.id}' is being computed already; watch it or cancel it")
     known = group.folder / "cluster.json"
     where = cluster or (Cluster(**files.read_json(known)) if known.exists() else Cluster())
+    if sharing.enabled() and (where.address or where.workers != 1):
+        raise InvalidValueError(
+            f"{where.workers} runs at the same time are more than one's turn on a shared server; use 1, and no address"
+        )
     files.write_json(known, asdict(where))
     group.clear_cancel()
     group.set_state("starting")

@@ -6,7 +6,7 @@ import math
 
 import streamlit as st
 
-from copal_core import cluster, preflight, sweeps
+from copal_core import cluster, preflight, sharing, sweeps
 from copal_core.checkpoints import catalogue
 from copal_core.config import Method, RunConfig, Structure
 from copal_core.errors import CopalError
@@ -93,17 +93,7 @@ def _structure(text: str) -> list[Structure]:
 
 
 def _offer(configs: list[RunConfig]) -> None:
-    left, right = st.columns(2)
-    with left:
-        workers = st.number_input(
-            "At the same time", 1, 64, 2, key="sweep-workers",
-            help="Runs that are computed at once, with one thread each.",
-        )  # fmt: skip
-    with right:
-        address = st.text_input(
-            "Ray address", "", key="sweep-address", placeholder="empty: this machine", max_chars=200,
-            help="Of a cluster that runs already, such as 10.0.0.5:6379. Its nodes need this product installed.",
-        )  # fmt: skip
+    where = _where()
     words_ = f"{len(configs)} runs"
     known = {name: checkpoints.described(name) for name in {config.checkpoint for config in configs}}
     each = [preflight.estimate(config, one) for config in configs if (one := known[config.checkpoint])]
@@ -115,8 +105,26 @@ def _offer(configs: list[RunConfig]) -> None:
     st.caption(f"{words_}. They go on when this page is closed.")
     st.button(
         "Start", type="primary", key="begin-sweep", on_click=_start, icon=":material/play_arrow:",
-        args=(configs, cluster.Cluster(address.strip(), int(workers or 1))),
+        args=(configs, where),
     )  # fmt: skip
+
+
+def _where() -> cluster.Cluster:
+    """Who computes; on a shared server this machine, one run after another."""
+    if sharing.enabled():
+        return cluster.Cluster(workers=1)
+    left, right = st.columns(2)
+    with left:
+        workers = st.number_input(
+            "At the same time", 1, 64, 2, key="sweep-workers",
+            help="Runs that are computed at once, with one thread each.",
+        )  # fmt: skip
+    with right:
+        address = st.text_input(
+            "Ray address", "", key="sweep-address", placeholder="empty: this machine", max_chars=200,
+            help="Of a cluster that runs already, such as 10.0.0.5:6379. Its nodes need this product installed.",
+        )  # fmt: skip
+    return cluster.Cluster(address.strip(), int(workers or 1))
 
 
 def _start(configs: list[RunConfig], where: cluster.Cluster) -> None:

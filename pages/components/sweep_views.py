@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from copal_core import cluster, sweeps
+from copal_core import cluster, grouping, sweeps
 from copal_core.errors import CopalError
 from copal_core.figures import sweep as figures
 from copal_core.figures.numbers import compact, percent, signed
-from copal_core.grouping import progress
 from copal_core.groups import ACTIVE, Group, Groups
 from pages.components import actions, charts, links
 from pages.components.text import empty_state, plain, show_error, show_problem
@@ -84,7 +83,7 @@ def show(group: Group) -> None:
 def _live(group: Group) -> None:
     if group.state().status not in ACTIVE:
         st.rerun()
-    done, share = progress(group)
+    done, share = grouping.progress(group)
     if st.session_state.setdefault(f"drawn-{group.id}", done) != done:
         st.session_state[f"drawn-{group.id}"] = done
         st.rerun()  # one more run for the figures
@@ -93,13 +92,13 @@ def _live(group: Group) -> None:
     waiting = group.cancel_requested()
     st.button(
         "Cancelling" if waiting else "Cancel the sweep", key="cancel-sweep", disabled=waiting,
-        icon=":material/stop_circle:", on_click=actions.attempt, args=(group.request_cancel,),
+        icon=":material/stop_circle:", on_click=actions.attempt, args=(grouping.cancel, group),
     )  # fmt: skip
 
 
 def _outcomes(group: Group) -> pd.DataFrame:
     """Read again only when another run is done."""
-    done = progress(group)[0]
+    done = grouping.progress(group)[0]
     known: dict[str, Any] = st.session_state.setdefault("sweep-outcomes", {})
     if known.get("key") != (group.id, done):
         known.update(key=(group.id, done), table=sweeps.outcomes(group))

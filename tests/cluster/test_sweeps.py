@@ -11,6 +11,7 @@ import pytest
 from copal_core import cli, cluster, sweeps
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError
+from copal_core.groups import Groups
 from copal_core.runs import Runs
 
 
@@ -75,6 +76,18 @@ def test_equal_points_are_both_on_the_front() -> None:
 def test_an_impossible_cluster_is_refused(given: dict[str, int]) -> None:
     with pytest.raises(InvalidValueError, match="are not possible"):
         cluster.Cluster(**given)  # type: ignore[arg-type]
+
+
+def test_a_shared_server_computes_one_run_at_a_time_here(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    spawned = []
+    monkeypatch.setattr("copal_core.jobs.spawn", lambda *arguments: spawned.append(arguments))
+    monkeypatch.setenv("COPAL_SHARED", "1")
+    group = Groups(runs.root).create(sweeps.KIND, grid().configs())
+    for too_much in (cluster.Cluster("10.0.0.5:6379", 1), cluster.Cluster(workers=2), cluster.Cluster()):
+        with pytest.raises(InvalidValueError, match="more than one's turn"):
+            cluster.start(group, too_much)
+    cluster.start(group, cluster.Cluster(workers=1))
+    assert len(spawned) == 1
 
 
 def test_without_ray_one_line_says_how_to_get_it(
