@@ -28,7 +28,6 @@ def print_plan(config: RunConfig, as_json: bool) -> None:
         }
         print(json.dumps(shown))
         return
-    print(f"device   {described.device}, {described.dtype_reason}")
     print(f"time     about {max(1, round(found.minutes))} min")
     print(f"memory   {gigabytes(found.memory_bytes)} of {gigabytes(found.memory_free)} that are free")
     print(f"disk     {gigabytes(found.disk_bytes)} of {gigabytes(found.disk_free)} that are free")

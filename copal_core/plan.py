@@ -5,6 +5,7 @@ Torch-free: from the configuration, the checkpoint's headers and the free memory
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from copal_core.checkpoints import Description, residence
@@ -36,32 +37,35 @@ class Plan:
     activations_on_disk: bool
     remembered: int
     device: str
+    reason: str
 
     @property
     def weights(self) -> int:
         """Most of the weights that are in memory at once."""
         return self.resident + self.visiting
 
-    def lines(self) -> tuple[str, ...]:
-        """The plan in sentences."""
+    def lines(self, size: Callable[[float], str] | None = None) -> tuple[str, ...]:
+        """The plan in sentences. size: bytes in words; decimal units by default."""
+        size = size or gigabytes
+        where = f"Computes on {self.device}; {self.reason}."
         if self.keeps_blocks:
-            size = gigabytes(self.resident)
             first = (
-                f"All {self.blocks} blocks stay in memory once read ({size}, embedding and head included)."
+                f"All {self.blocks} blocks stay in memory once read ({size(self.resident)}, embedding and head "
+                "included)."
             )
         else:
             first = (
                 f"The model does not fit beside the rest: one of {self.blocks} blocks visits at a time "
-                f"({gigabytes(self.visiting)} at most), the next is read while it computes."
+                f"({size(self.visiting)} at most), the next is read while it computes."
             )
         times = "once" if self.keeps_blocks else f"{self.visits} times"
-        second = f"The checkpoint is read {times}, {gigabytes(self.read)} in all."
+        second = f"The checkpoint is read {times}, {size(self.read)} in all."
         place = "in a temporary file" if self.activations_on_disk else "in memory"
-        third = f"Activations of the windows lie {place} ({gigabytes(self.activations)})."
-        lines = [first, second, third]
+        third = f"Activations of the windows lie {place} ({size(self.activations)})."
+        lines = [where, first, second, third]
         if self.remembered:
             lines.append(
-                f"Memory of past domains is written block by block to the run's folder ({gigabytes(self.remembered)})."
+                f"Memory of past domains is written block by block to the run's folder ({size(self.remembered)})."
             )
         return tuple(lines)
 
@@ -94,6 +98,7 @@ def plan(config: RunConfig, description: Description, remembered: int = 0) -> Pl
         and not residence.keeps_activations(activations, budget),
         remembered=remembered,
         device=description.device,
+        reason=description.dtype_reason,
     )
 
 

@@ -76,7 +76,8 @@ def test_a_model_beyond_memory_visits_block_by_block(
     assert plan.read == 3 * large.file_bytes and plan.read_seconds > 0
     assert found.memory_bytes < 4 * 10**9 < large.memory_needed()
     assert plan.remembered == 4 * 32 * sum(a * b for a, b in rows.values())
-    first, second, _, fourth = plan.lines()
+    where, first, second, _, fourth = plan.lines()
+    assert where.startswith("Computes on cpu; float32")
     assert "one of 32 blocks visits at a time" in first and "3 times, 40.4 GB in all" in second
     assert "25.9 GB" in fourth
     roomy = dataclasses.replace(large, memory_free=64 * 10**9)

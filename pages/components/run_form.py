@@ -251,7 +251,7 @@ def _cost(config: RunConfig, description: Description) -> None:
 """
     )
     with st.expander("What stays in memory", type="compact"):
-        st.markdown("\n".join(f"- {line}" for line in found.plan.lines()))
+        st.markdown("\n".join(f"- {line}" for line in found.plan.lines(size)))
     if found.fits:
         st.caption(":material/check: This fits on this machine. Time is a rough estimate.")
         return
