@@ -146,6 +146,35 @@ def spread_of(found: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
+def finding(table: pd.DataFrame) -> str:
+    """Whether these runs show what was published, in words: the smallest against the largest checkpoint.
+
+    table: as for `spread_figure`. Checkpoints are compared at the largest share that both have.
+    """
+    ordered = table.sort_values("parameters")
+    small, large = ordered.iloc[0]["checkpoint"], ordered.iloc[-1]["checkpoint"]
+    if small == large:
+        return "One checkpoint alone says nothing of the finding: run another size with the same domains and windows."
+    spreads = {
+        name: table[table["checkpoint"] == name].groupby("share")["spread"].max() for name in (small, large)
+    }
+    both = sorted(set(spreads[small].index) & set(spreads[large].index))
+    if not both:
+        return "The smallest and the largest checkpoint have no share in common: run one that they both have."
+    share = both[-1]
+    first, second = float(spreads[small][share]), float(spreads[large][share])
+    verdict = "as published" if first > second else "the other way round than published"
+    return (
+        f"With {percent(share)} removed the criteria are {apart(first)} on {small} and {apart(second)} on {large}: "
+        f"{verdict}."
+    )
+
+
+def apart(spread: float) -> str:
+    """A spread as people say it: 12 % apart, or a factor of 247."""
+    return f"{percent(spread)} apart" if spread < 1 else f"a factor of {compact(1 + spread)} apart"
+
+
 def spread_figure(table: pd.DataFrame) -> go.Figure:
     """Relative spread between criteria over the checkpoint's parameters, one line for each share removed.
 
@@ -155,7 +184,7 @@ def spread_figure(table: pd.DataFrame) -> go.Figure:
     for share, part in table.sort_values("parameters").groupby("share"):
         hover = [
             f"{label(row.checkpoint)}, {count(row.parameters)} parameters<br>{percent(share)} removed<br>"
-            f"the worst criterion is {percent(row.spread)} above the best<br>"
+            f"the best and the worst criterion are {apart(row.spread)}<br>"
             f"best {label(row.best)}<br>worst {label(row.worst)}"
             for row in part.itertuples()
         ]
@@ -163,14 +192,8 @@ def spread_figure(table: pd.DataFrame) -> go.Figure:
             go.Scatter(
                 x=part["parameters"],
                 y=part["spread"],
-                mode="lines+markers+text",
+                mode="lines+markers",
                 name=f"{percent(share)} removed",
-                text=[
-                    label(row.checkpoint) if share == table["share"].max() else ""
-                    for row in part.itertuples()
-                ],
-                textposition="top center",
-                cliponaxis=False,
                 marker={"size": 10},
                 customdata=hover,
                 hovertemplate="%{customdata}<extra></extra>",
@@ -178,15 +201,31 @@ def spread_figure(table: pd.DataFrame) -> go.Figure:
         )
     values = table["spread"].to_numpy(float)
     wide = bool((values > 0).all()) and values.max() > 20 * values.min()
+    known = table.drop_duplicates("checkpoint").sort_values("parameters")
+    names = [f"{label(row.checkpoint)}<br>{count(row.parameters)}" for row in known.itertuples()]
+    low, high = (float(np.log10(known["parameters"].iloc[place])) for place in (0, -1))
+    beside = max(0.3, 0.2 * (high - low))
+    xaxis = {"title": "parameters of the checkpoint", "type": "log", "fixedrange": True, "showgrid": True}
+    xaxis |= {
+        "tickvals": known["parameters"].tolist(),
+        "ticktext": names,
+        "range": [low - beside, high + beside],
+    }
     return figure(
         *traces,
         height=340,
         showlegend=True,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         margin={"l": 0, "r": 24, "t": 40, "b": 0},
-        xaxis={"title": "parameters of the checkpoint", "type": "log", "tickformat": "~s", "fixedrange": True},
-        yaxis={
-            "title": "worst over best, less one", "tickformat": ".0%", "fixedrange": True,
-            **({"type": "log", "nticks": 5} if wide else {"rangemode": "tozero"}),
-        },
-    )  # fmt: skip
+        xaxis=xaxis,
+        yaxis={"title": "worst over best, less one", "fixedrange": True, **_percents(values, wide)},
+    )
+
+
+def _percents(values: NDArray[np.float64], wide: bool) -> dict[str, Any]:
+    """An axis of shares: whole powers of ten where they span decades."""
+    if not wide:
+        return {"tickformat": ".2~%", "rangemode": "tozero", "nticks": 6}
+    powers = range(int(np.floor(np.log10(values.min()))), int(np.ceil(np.log10(values.max()))) + 1)
+    ticks = [10.0**power for power in powers]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{100 * tick:,g} %" for tick in ticks]}

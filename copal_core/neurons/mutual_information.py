@@ -9,7 +9,7 @@ most-shared   the pair first that shares most, whatever it contributes
 random-pairs  redundant pairs in random order, as the paper visits them
 
 Neurons that share most are mostly those that matter most, so that `most-shared` removes the wrong ones from a small
-model (SmolLM2, one tenth removed: perplexity ten times the dense one, where `greedy` adds a seventh).
+model (SmolLM2, one tenth removed: perplexity over ten times the dense one, where `greedy` adds a seventh).
 """
 
 from __future__ import annotations

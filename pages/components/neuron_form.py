@@ -80,11 +80,12 @@ def _start_with(methods: list[Method]) -> None:
         protocol=draft.protocol(),
     )
     found = preflight.estimate(config, description)
-    protocol = config.protocol
+    windows = [
+        str(one).replace("x", "×") for one in (config.protocol.calibration, config.protocol.evaluation)
+    ]
     st.caption(
-        f"{len(config.domains)} domains × {len(methods)} methods, calibration {protocol.calibration}, evaluation "
-        f"{protocol.evaluation} (see Prune). About {duration(60 * found.minutes)} on this machine; it goes on when "
-        "this page is closed.".replace("x", "×", 0)
+        f"{len(config.domains)} domains × {len(methods)} methods, windows {windows[0]} and {windows[1]} as on "
+        f"Prune. About {duration(60 * found.minutes)} on this machine; it goes on when this page is closed."
     )
     for problem in found.problems:
         show_problem(problem)

@@ -29,7 +29,7 @@ def shares(store: RunStore) -> None:
     dense = perplexity_matrix(runs.table(store, "perplexity"), "dense", store.domains)[0]
     st.markdown(_verdict(table))
     charts.method_key(list(dict.fromkeys(table["method"])))
-    places: list[st.delta_generator.DeltaGenerator] = []
+    places = [st.container()] if len(store.domains) == 1 else []
     while len(places) < len(store.domains):
         places += st.columns(2, gap="medium")
     for index, (place, domain) in enumerate(zip(places, store.domains, strict=False)):
@@ -165,11 +165,7 @@ def choice(store: RunStore) -> None:
     charts.show(
         figures.spread_figure(table), table, "spread", "Spread between criteria by size of the checkpoint"
     )
-    if table["checkpoint"].nunique() < 2:
-        st.caption(
-            "One checkpoint alone says nothing of the finding: run another size with the same domains, windows and "
-            "seed."
-        )
+    st.markdown(plain(figures.finding(table)))
     st.caption(
         f"Averages over {plain(', '.join(store.domains))} after the last domain, in runs under this one's protocol. "
         + (f"{left_out} runs under other protocols are left out." if left_out else "")
