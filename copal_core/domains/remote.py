@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
@@ -103,6 +104,10 @@ def load_dataset(*args: Any, **options: Any) -> Any:
 
 def _stream(source: Source, split: str, seed: int, label: str) -> Iterator[str]:
     """Runs in the thread: open the data set and hand out one column."""
+    if os.path.exists(source.path):  # the library would read that in place of the hub's
+        raise DomainError(
+            f"'{source.path}' is also a folder here, which would be read; start the app elsewhere, or name a file"
+        )
     options = {"revision": source.revision, "data_dir": source.folder}
     found = load_dataset(
         source.path, source.config, streaming=True, **{key: value for key, value in options.items() if value}

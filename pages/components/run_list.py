@@ -11,7 +11,7 @@ from copal_core.errors import CopalError
 from copal_core.figures.numbers import size
 from copal_core.runs import Runs, RunSummary, matching
 from pages.components import actions, compare_runs, links, run_details, runs, trash
-from pages.components.text import empty_state, plain, show_problem
+from pages.components.text import empty_state, plain, show_error, show_problem
 
 STATUS_COLOURS = {"done": "green", "running": "blue", "created": "blue", "failed": "red"}
 STATUS_ICONS = {
@@ -29,6 +29,9 @@ def show() -> None:
     actions.say_outcome()
     trash.offer_back()
     known = Runs().list()
+    wanted = links.read("run")
+    if wanted is not None and wanted not in {run.id for run in known}:
+        show_error(runs.why_not(wanted))
     for run_id, why in Runs().damaged().items():
         show_problem(f"{run_id} cannot be read and is left as it is: {why}")
     if not known:

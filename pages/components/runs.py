@@ -39,7 +39,7 @@ def pick(preferred: Callable[[RunSummary], bool] = lambda run: True) -> RunStore
     runs = Runs().list()
     wanted = links.read("run")
     if wanted is not None and wanted not in {run.id for run in runs}:
-        show_error(_why_not(wanted))
+        show_error(why_not(wanted))
         st.button("Open another run", on_click=links.write, args=("run", None))
         return None
     if not runs:
@@ -196,7 +196,8 @@ def line(run: RunSummary) -> str:
     return " · ".join(part for part in (kind, name, status) if part)
 
 
-def _why_not(run_id: str) -> CopalError:
+def why_not(run_id: str) -> CopalError:
+    """Why a run that the list does not have cannot be opened."""
     try:
         Runs().open(run_id)
     except CopalError as error:
