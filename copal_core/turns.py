@@ -130,6 +130,8 @@ def _wait(place: Path, ticket: Ticket, tell: Callable[[str], None] | None) -> No
     while True:
         before = _look(place, ticket)
         if before is None:
+            if told and tell is None:
+                _note(folder, "the process is starting")
             return
         if (folder / "cancel").exists():
             _leave(place, ticket.number)

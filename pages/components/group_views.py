@@ -92,13 +92,16 @@ def _status(group: Group) -> None:
 
 @st.fragment(run_every=2)
 def _live(group: Group) -> None:
-    if group.state().status not in ACTIVE:
+    state = group.state()
+    if state.status not in ACTIVE:
         st.rerun()
     done, share = grouping.progress(group)
     if st.session_state.setdefault(f"drawn-{group.id}", done) != done:
         st.session_state[f"drawn-{group.id}"] = done
         st.rerun()  # one more run for the figure
     st.progress(share, text=f"{done} of {len(group.members)} runs done, one after another")
+    if state.message.startswith("waiting"):
+        st.caption(plain(state.message))
     actions.say_while_watching()
     waiting = group.cancel_requested()
     st.button(

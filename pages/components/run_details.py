@@ -84,7 +84,8 @@ def _live(store: RunStore) -> None:
         st.rerun()
     share = min(1.0, max(0.0, state.progress))
     left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
-    st.progress(share, text=f"{100 * share:.0f} %{left}")
+    waits = f", {plain(state.message)}" if state.status == "created" and state.message else ""
+    st.progress(share, text=f"{100 * share:.0f} %{left}{waits}")
     actions.say_while_watching()
     waiting = store.cancel_requested()
     st.button(

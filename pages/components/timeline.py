@@ -118,7 +118,11 @@ def _offer(spec: str, label: str, description: str, available: bool = True) -> N
 def _add_hub() -> None:
     st.caption("Fetched when the windows are drawn; needs a network.")
     for spec, label in hub_presets().items():
-        _offer(spec, label, _PRESET_NOTES.get(spec, spec))
+        try:
+            find(spec)  # a shared server may not download it
+            _offer(spec, label, _PRESET_NOTES.get(spec, spec))
+        except CopalError as error:
+            _offer(spec, label, str(error), available=False)
     with st.form("hub-id", border=False, clear_on_submit=False):
         given = st.text_input(
             "Any text data set",
