@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,10 @@ class HubDomain(Domain):
         cached = _cache_file(f"{self.spec} {seed} {held}")
         if cached.is_file():
             report(f"reading {self.label} from the cache", 0, 1)
-            return _read_cache(cached)
+            with suppress(
+                OSError, ValueError, KeyError, TypeError
+            ):  # a damaged file is read from the hub again
+                return _read_cache(cached)
         documents: list[Document] = []
         for side, split in self.source.sides:
             stream = rows(self.source, split, seed, self.label)

@@ -66,7 +66,7 @@ def columns_of(path: Path) -> list[str]:
             return next(csv.reader(io.StringIO(head)), [])
         first = json.loads(head.splitlines()[0])
         return [str(key) for key in first] if isinstance(first, dict) else []
-    except (OSError, ValueError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, IndexError, RecursionError, csv.Error) as error:
         raise DomainError(
             f"'{path.name}' cannot be read as a table ({_brief(error)}); check the file"
         ) from None
