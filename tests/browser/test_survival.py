@@ -17,7 +17,7 @@ from tests.browser.conftest import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
-_DRAFT = "/prune?checkpoint=tiny&texts=python-code+python-manual+shakespeare+licences&windows=32+128+32+128+0"
+_DRAFT = "/prune?checkpoint=tiny&texts=python-code+python-manual+shakespeare+licences&windows=64+256+32+256+0"
 
 
 @dataclass
