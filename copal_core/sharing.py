@@ -15,7 +15,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from copal_core import files
 from copal_core.errors import RunError
 from copal_core.places import uploads_root
 
@@ -87,6 +86,8 @@ def person() -> str:
 
 def claim(folder: Path) -> None:
     """Note that who asks now made what lies in `folder`. Raises RunError when that cannot be written."""
+    from copal_core import files  # numpy, which describing a checkpoint does not need
+
     if enabled():
         files.write_text(folder / _OWNER, person())
 
