@@ -78,12 +78,30 @@ def show() -> None:
         show_problem(why)
     letters = dict(zip([store.id for store in stores], figures.runs_named(len(stores)), strict=True))
     _key(stores, letters)
+    _follow_unfinished(stores)
     parts = likeness.alike(stores)
     for number, part in enumerate(parts, start=1):
         if len(parts) > 1:
             names = ", ".join(letters[store.id] for store in part)
             st.subheader(f"Protocol {number}: {names}")
         _part(part, letters, number)
+
+
+def _follow_unfinished(stores: list[RunStore]) -> None:
+    """While a run is being computed, what is drawn follows it."""
+    active = [store for store in stores if status_of(store) in runs.ACTIVE]
+    if active:
+        _redraw_when_changed(active, [_standing(store) for store in active])
+
+
+@st.fragment(run_every=2)
+def _redraw_when_changed(stores: list[RunStore], drawn: list[tuple[str, int]]) -> None:
+    if [_standing(store) for store in stores] != drawn:
+        st.rerun()
+
+
+def _standing(store: RunStore) -> tuple[str, int]:
+    return status_of(store), runs.version(store)
 
 
 def _picker() -> None:

@@ -11,7 +11,6 @@ from copal_core.store import RunStore
 from pages.components import actions, compare_runs, draft, links, report_tasks, runs, timeline, trash
 from pages.components.text import plain, show_problem
 
-_ACTIVE = ("created", "running")
 _PAGES = {
     "sensitivity": ("Sensitivity", ":material/grid_on:"),
     "stasis": ("Stasis and forgetting", ":material/trending_up:"),
@@ -31,7 +30,7 @@ def show(store: RunStore) -> None:
             "A recorded run ships with the product: it can be looked at and compared, and not be changed."
         )
         return
-    if state.status in _ACTIVE:
+    if state.status in runs.ACTIVE:
         _live(store)
     elif state.status != "done":
         show_problem(f"The run is {state.status}{f': {state.message}' if state.message else ''}")
@@ -53,7 +52,7 @@ def show(store: RunStore) -> None:
             icon=":material/delete:",
             on_click=_delete,
             args=(store,),
-            disabled=state.status in _ACTIVE,
+            disabled=state.status in runs.ACTIVE,
             help="Moves the run into the trash, from which it can be taken back.",
         )
 
@@ -80,7 +79,7 @@ def link_to(store: RunStore, page: str) -> str:
 @st.fragment(run_every=2)
 def _live(store: RunStore) -> None:
     state = store.state()
-    if state.status not in _ACTIVE:
+    if state.status not in runs.ACTIVE:
         st.rerun()
     share = min(1.0, max(0.0, state.progress))
     left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""

@@ -16,6 +16,7 @@ from copal_core.wording import removed
 from pages.components import links, words
 from pages.components.text import empty_state, plain, show_error, show_problem
 
+ACTIVE = ("created", "running")  # a run with this status is being computed
 _STATUS = {
     "done": "",
     "running": "running",

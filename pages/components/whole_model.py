@@ -30,7 +30,6 @@ METHODS = (
     "hybrid:accumulate",
 )
 _PAGE_AGAIN, _ERROR, _CHOSEN = "lowrank-page-again", "evaluate-error", "evaluated-methods"
-_ACTIVE = ("created", "running")
 BEST = "best"
 _MASKS, _RANKED = ("copal", "magnitude", "sparsegpt", "wanda"), ("svd", "whitened-svd", "basel")
 
@@ -181,7 +180,7 @@ def results(setting: Setting) -> None:
     """Runs of the same checkpoint, domains and protocol: those at work, and a table of size against perplexity."""
     found = _comparable(setting)
     for store in found:
-        if store.state().status in _ACTIVE:
+        if store.state().status in runs.ACTIVE:
             _at_work(store)
     st.subheader("Size against perplexity", help=GLOSSARY["bytes"])
     tables = [_sizes(store) for store in found]
@@ -257,7 +256,7 @@ def _dense(stores: list[RunStore]) -> dict[str, float]:
 @st.fragment(run_every=1)
 def _at_work(store: RunStore) -> None:
     state = store.state()
-    if state.status not in _ACTIVE:
+    if state.status not in runs.ACTIVE:
         st.rerun()
     left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
     with st.container(border=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -25,6 +26,14 @@ def settled(page: Page) -> None:
 def run_of(page: Page) -> str:
     found = re.search(r"[?&]run=([a-z0-9-]+)", page.url)
     return found.group(1) if found else ""
+
+
+def finished(store: RunStore, seconds: float = 300) -> None:
+    """Wait until the run of `store` is done."""
+    deadline = time.monotonic() + seconds
+    while store.state().status != "done":
+        assert time.monotonic() < deadline, store.state()
+        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -75,13 +84,24 @@ def test_rename_undo_branch_compare_delete_and_back(page: Page, server: Server, 
     page.wait_for_url(re.compile(r"run=(?!" + computed.id + ")"))
     branched = Runs(server.runs).open(run_of(page))
     assert branched.config.domains == ("python-code", "licences")
-    card = page.locator(f".st-key-card-{branched.id}")
-    expect(card).to_contain_text("done", timeout=300_000)
+
+    # a comparison that is opened early follows the branch to its end
+    page.goto(f"/runs?view=side&runs={computed.id}.{branched.id}")
+    expect(page.locator(".js-plotly-plot")).to_have_count(4, timeout=300_000)
+    assert branched.state().status in {"running", "done"}
+    finished(branched)
+    page.goto("/runs?view=list")
+    settled(page)
+    expect(page.locator(f".st-key-card-{branched.id}")).to_contain_text("done")
 
     # compare: other domains, so other protocols, shown apart with the reason
-    for store in (computed, branched):
+    settled(page)
+    for count, store in enumerate((computed, branched), start=1):
         page.locator(f".st-key-card-{store.id}").get_by_text("Compare", exact=True).first.click()
+        expect(page.locator(".st-key-compare-bar")).to_contain_text(f"{count} run")
         settled(page)
+    ticked = re.search(r"[?&]runs=([a-z0-9.-]+)", page.url)
+    assert ticked is not None and ticked.group(1).split(".") == [computed.id, branched.id]
     page.get_by_role("button", name="Compare them").click()
     expect(page.get_by_text(re.compile("shown in 2 parts"))).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(4)
