@@ -8,28 +8,17 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from copal_core.runs import RECORDED, Runs
-from tests.browser.conftest import Server
+from tests.browser.conftest import ROOT, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
-PAGES = {
-    "": "COPAL Explorer",
-    "learn": "Learn",
-    "checkpoint": "Checkpoint",
-    "domains": "Domains",
-    "prune": "Prune",
-    "sensitivity": "Sensitivity",
-    "stasis": "Stasis and forgetting",
-    "lowrank": "Masks and low rank",
-    "families": "Families",
-    "neurons": "Neurons",
-    "diagnose": "Diagnose",
-    "runs": "Runs",
-    "report": "Report",
-}
+_PAGE = re.compile(r'st\.Page\(\s*"pages/(\w+)\.py",\s*title="([^"]+)"')
+# path -> heading of every page that the app leads to; the first one has no path, and a heading of its own
+PAGES = dict(_PAGE.findall((ROOT / "app.py").read_text(encoding="utf-8"))) | {"": "COPAL Explorer"}
+del PAGES["start"]
 _COMPUTED = 500_000  # milliseconds a small run may take; seconds on a machine that is not shared
 WITH_FIGURES = ("sensitivity", "stasis")
 
@@ -42,6 +31,21 @@ def settled(page: Page) -> None:
 
 def no_traceback(page: Page) -> None:
     expect(page.locator("[data-testid='stException']")).to_have_count(0)
+
+
+def complaints(page: Page) -> list[str]:
+    """What the page says in the console as an error, as it comes. Not Streamlit's own search for its server below
+    the path of a deep link, which is answered by 404.
+    """
+    found: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
+            found.append(f"{message.text} {message.location.get('url', '')}")
+
+    page.on("console", listen)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
 
 
 def run_of(page: Page) -> str | None:
@@ -60,6 +64,7 @@ def test_every_page_opens_alive_and_fits_the_window(
     )
     page = context.new_page()
     page.set_default_timeout(60_000)
+    wrong = complaints(page)
     try:
         page.goto(f"/{name}")
         expect(page.get_by_role("heading", name=PAGES[name], exact=True)).to_be_visible()
@@ -71,6 +76,7 @@ def test_every_page_opens_alive_and_fits_the_window(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
         assert sideways <= 0, f"{name} scrolls {sideways} px sideways at {width} px"
+        assert not wrong, f"the browser's console says: {wrong}"
         if pictures is not None:
             page.screenshot(path=pictures / f"{name or 'start'}-{width}-{scheme}.png", full_page=True)
     finally:

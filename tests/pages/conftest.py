@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +13,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (
-    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "neurons",
-    "diagnose", "runs", "report",
-)  # fmt: skip
+# every page that the app leads to, so that a new one is tested without being named here
+PAGES = tuple(re.findall(r'"pages/(\w+)\.py"', (ROOT / "app.py").read_text(encoding="utf-8")))
 
 
 def _load(name: str) -> ModuleType:

@@ -10,11 +10,9 @@ from types import ModuleType
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.pages.conftest import PAGES
+
 Opener = Callable[..., AppTest]
-PAGES = (
-    "start", "learn", "checkpoint", "domains", "prune", "sensitivity", "stasis", "lowrank", "families", "neurons",
-    "diagnose", "runs", "report",
-)  # fmt: skip
 OF_A_RUN = ("prune", "sensitivity", "stasis", "neurons", "diagnose", "report")
 RESULT_PAGES = ("sensitivity", "stasis", "neurons")
 
@@ -26,6 +24,11 @@ def text_of(app: AppTest) -> str:
 
 def figures(app: AppTest) -> int:
     return len(app.get("plotly_chart"))
+
+
+def test_every_file_of_pages_is_one_the_app_leads_to() -> None:
+    files = {path.stem for path in (Path(__file__).resolve().parents[2] / "pages").glob("*.py")}
+    assert set(PAGES) == files - {"__init__"} and len(PAGES) == len(set(PAGES)) > 12
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -298,7 +301,7 @@ def test_pages_do_not_import_torch() -> None:
     script = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
         "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
-        "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families', 'diagnose'):\n"
+        "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families', 'diagnose', 'sweep'):\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"
         "    assert not app.exception\n"
         "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n"
