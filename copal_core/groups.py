@@ -17,7 +17,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from copal_core import files, sharing, soundness
+from copal_core import amounts, files, sharing, soundness
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.runs import Runs
@@ -258,7 +258,8 @@ def described(config: RunConfig, kind: str) -> str:
     if kind == "orders":
         return " → ".join(config.domains)
     if kind == "sweep":
-        parts = (config.checkpoint, config.methods[0], config.structure, " → ".join(config.domains))
+        removed = amounts.amount_words(config.methods[0], config.structure)
+        parts = (config.checkpoint, config.methods[0], removed, " → ".join(config.domains))
         return ", ".join([*map(str, parts), f"seed {config.protocol.seed}"])
     return f"seed {config.protocol.seed}, calibration {config.protocol.calibration}".replace("x", "×")
 

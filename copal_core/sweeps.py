@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from copal_core import budget
+from copal_core import amounts, budget
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.groups import Group
@@ -32,7 +32,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Grid:
-    """What is combined. orders: how many orders of the domains (1: as given; 0: all)."""
+    """What is combined. orders: how many orders of the domains (1: as given; 0: all).
+
+    A method with an amount of its own (neurons; low rank with `keep`) is computed once, not once a structure.
+    """
 
     checkpoints: Sequence[str]
     domains: Sequence[str]
@@ -48,9 +51,9 @@ class Grid:
             if not getattr(self, name):
                 raise InvalidValueError(f"the grid has no {name}; give at least one")
         ordered = self._orders()
-        count = (
-            len(self.checkpoints) * len(ordered) * len(self.structures) * len(self.methods) * len(self.seeds)
-        )
+        own = sum(amounts.has_own_amount(method) for method in self.methods)
+        count = len(self.checkpoints) * len(ordered) * len(self.seeds)
+        count *= len(self.structures) * (len(self.methods) - own) + own
         if count > MOST:
             raise InvalidValueError(f"a sweep of {count} runs is too large; use at most {MOST}")
         found = {}
@@ -61,7 +64,7 @@ class Grid:
                 checkpoint=checkpoint,
                 domains=order,
                 methods=(method,),
-                structure=structure,
+                structure=self.structures[0] if amounts.has_own_amount(method) else structure,
                 protocol=Protocol(**{**dict(self.protocol), "seed": seed}),
             )
             found[config.canonical()] = config
@@ -122,7 +125,7 @@ def _row(store: RunStore) -> list[object]:
         store.id,
         config.checkpoint,
         " → ".join(store.domains),
-        str(config.structure),
+        amounts.amount_words(config.methods[0], config.structure),
         kept,
         kept * _dense_bytes(store),
         method["method"],

@@ -17,6 +17,7 @@ from pages.components.text import plain, show_error, show_problem
 from pages.components.words import GLOSSARY
 
 _STRUCTURES = ("removed 30 %", "removed 40 %", "removed 50 %", "removed 60 %", "removed 70 %", "2:4", "4:8")
+_SHARES = (10, 20, 30, 40, 50)  # per cent of the hidden neurons
 _METHODS = ("copal:accumulate", "wanda:restart", "magnitude:restart")
 
 
@@ -44,11 +45,12 @@ def _grid() -> list[RunConfig]:
     left, right = st.columns(2)
     with left:
         chosen = st.multiselect("Checkpoints", names, default=[values["checkpoint"]], key="sweep-checkpoints")
-        methods = st.multiselect("Methods", _methods(), default=list(_METHODS), key="sweep-methods")
+        named = st.multiselect("Methods", _methods(), default=list(_METHODS), key="sweep-methods")
+        methods = _with_shares(named)
     with right:
         structures = st.multiselect(
             "Structures", _STRUCTURES, default=list(_STRUCTURES[2:3]), key="sweep-structures",
-            help=GLOSSARY["structure"],
+            help=f"{GLOSSARY['structure']} Low rank takes the bytes that the structure leaves.",
         )  # fmt: skip
         count, ordered = _repeats(len(values["domains"]))
     if not (chosen and methods and structures and values["domains"]):
@@ -58,7 +60,7 @@ def _grid() -> list[RunConfig]:
     return sweeps.Grid(
         checkpoints=chosen,
         domains=values["domains"],
-        methods=[Method.parse(text) for text in methods],
+        methods=methods,
         structures=[one for text in structures for one in _structure(text)],
         seeds=range(first, first + count),
         orders=ordered,
@@ -81,9 +83,30 @@ def _repeats(domains: int) -> tuple[int, int]:
 
 
 def _methods() -> list[str]:
-    """Every mask and decomposition with every strategy."""
-    names = [*words.criteria(), *words.decompositions()]
+    """Every mask, decomposition and neuron selector with every strategy."""
+    names = [*words.criteria(), *words.decompositions(), *words.neuron_selectors()]
     return [f"{name}:{strategy}" for name in names for strategy in words.strategies()]
+
+
+def _with_shares(named: list[str]) -> list[Method]:
+    """The chosen methods; those that remove neurons once for each share, which is asked for where one is chosen."""
+    selectors = words.neuron_selectors()
+    chosen = [Method.parse(text) for text in named]
+    if not any(method.name in selectors for method in chosen):
+        return chosen
+    shares = st.multiselect(
+        "Neurons removed", _SHARES, default=_SHARES[:1], format_func=lambda share: f"{share} %",
+        key="sweep-shares", help=GLOSSARY["hidden neuron"],
+    )  # fmt: skip
+    st.caption("Neuron methods have these shares, not the structures: each share is computed once.")
+    found = []
+    for method in chosen:
+        if method.name in selectors:
+            options = [{**method.options, "share": share / 100} for share in shares]
+            found += [Method(name=method.name, strategy=method.strategy, options=one) for one in options]
+        else:
+            found.append(method)
+    return found
 
 
 def _structure(text: str) -> list[Structure]:

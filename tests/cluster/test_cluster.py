@@ -20,7 +20,12 @@ from copal_core.runs import Runs
 from copal_core.store import RunStore
 
 ray = pytest.importorskip("ray", reason="Ray is an optional extra")
-METHODS = ("wanda:restart", "copal:accumulate", "whitened-svd:accumulate")
+METHODS = (
+    "wanda:restart",
+    "copal:accumulate",
+    "whitened-svd:accumulate",
+    "mutual-information[share=0.25]:accumulate",
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def where(nodes: Any) -> cluster.Cluster:
 
 @pytest.fixture
 def grid(small_config: Callable[..., RunConfig]) -> sweeps.Grid:
-    """12 runs on the small random checkpoint."""
+    """14 runs on the small random checkpoint: neurons have no structure."""
     one = small_config(["wanda:restart"])
     return sweeps.Grid(
         checkpoints=[one.checkpoint],
@@ -59,7 +64,7 @@ def group(runs: Runs, grid: sweeps.Grid) -> Group:
 
 def bytes_of(store: RunStore) -> dict[str, str]:
     """Everything that a run computed: arrays by their files' bytes, numbers by their values."""
-    kinds = ("masks", "factors", "weights", "maps", "windows")
+    kinds = ("masks", "factors", "neurons", "weights", "maps", "windows")
     files = [path for kind in kinds for path in (store.folder / kind).rglob("*.safetensors")]
     found = {
         str(path.relative_to(store.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
@@ -99,7 +104,9 @@ def test_a_node_killed_in_mid_sweep_changes_no_bit(
         found = bytes_of(store)
         assert len(found) > 5 and found == wanted
     table = sweeps.outcomes(group)
-    assert len(table) == 12 and table["average"].notna().all() and set(table["method"]) == set(METHODS)
+    assert len(table) == 14 and table["average"].notna().all() and set(table["method"]) == set(METHODS)
+    assert set(table[table["method"] == METHODS[-1]]["structure"]) == {"25% of the neurons"}
+    assert table["kept"].between(0, 1, inclusive="neither").all()
 
 
 def test_a_worker_that_does_not_see_the_runs_sends_them_back(

@@ -11,7 +11,7 @@ import pytest
 from copal_core import cli, cluster, sweeps
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError
-from copal_core.groups import Groups
+from copal_core.groups import Groups, described
 from copal_core.runs import Runs
 
 
@@ -45,6 +45,19 @@ def test_random_orders_start_with_the_given_one_and_repeat() -> None:
 
 def test_what_is_given_twice_is_computed_once() -> None:
     assert len(grid(seeds=[0, 0], structures=[Structure(), Structure()]).configs()) == 2
+
+
+def test_a_method_with_an_amount_of_its_own_is_computed_once() -> None:
+    own = ["mutual-information[share=0.1]:restart", "whitened-svd[keep=0.7]:restart"]
+    methods = [Method.parse(text) for text in (*own, "whitened-svd:restart", "wanda:restart")]
+    found = grid(methods=methods, seeds=[0]).configs()
+    assert [str(one.methods[0]) for one in found].count(own[0]) == 1
+    assert len(found) == 2 * 1 + 2 * 3
+    words = {str(one.methods[0]): described(one, sweeps.KIND) for one in found}
+    assert "10% of the neurons" in words[own[0]] and "per row" not in words[own[0]]
+    assert "70% of the bytes kept" in words[own[1]] and "2:4" in words["wanda:restart"]
+    # what is not computed does not count against the bound: 1 + 1 + 3 runs of each of 200 seeds
+    assert len(grid(methods=methods[:2] + methods[3:], seeds=range(200)).configs()) == 1000
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,28 @@ def test_starting_makes_the_grid_and_hands_it_over(
     assert app.query_params["sweep"] in (group.id, [group.id])
 
 
+def test_low_rank_and_neurons_are_offered_and_neurons_have_their_shares(
+    runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Group] = []
+    monkeypatch.setattr(cluster, "start", lambda group, where: begun.append(group))
+    app = open_page("sweep")
+    assert not [one for one in app.multiselect if one.key == "sweep-shares"]
+    chosen = ["wanda:restart", "whitened-svd:accumulate", "mutual-information:accumulate"]
+    app.multiselect(key="sweep-checkpoints").set_value(["tiny"]).run()
+    app.multiselect(key="sweep-methods").set_value(chosen).run()
+    app.multiselect(key="sweep-structures").set_value(["removed 30 %", "2:4"]).run()
+    app.multiselect(key="sweep-shares").set_value([10, 30]).run()
+    app.number_input(key="sweep-seeds").set_value(1).run()
+    assert "6 runs" in text_of(app)
+    app.button(key="begin-sweep").click().run()
+    assert not app.exception and not app.error
+    made = [member.settings() for member in begun[0].members]
+    shares = [one.methods[0].options["share"] for one in made if one.methods[0].name == "mutual-information"]
+    assert len(made) == 2 + 2 + 2 and sorted(shares) == [0.1, 0.3]
+    assert {config.structure.kind for config in made} == {"unstructured", "n:m"}
+
+
 def test_without_ray_the_page_says_how_to_get_it(
     runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
