@@ -7,6 +7,7 @@ and at which angles its own leading directions meet them, says whether masks and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from copal_core import budget
 from copal_core.comparison.curves import RANKED
 from copal_core.comparison.mask_errors import MASKS
-from copal_core.comparison.surgeon import surgeon_rows
+from copal_core.comparison.surgeon import Surgeon, surgeon
 from copal_core.criteria._base import build_criterion
 from copal_core.errors import InvalidValueError
 from copal_core.lowrank._linalg import eigh, output_directions, svd, whiten
@@ -109,12 +110,16 @@ class CloseUp:
             self._parts[method] = left.float(), (left.T @ weight).float()
         return self._parts[method]
 
+    @cached_property
+    def _surgeon(self) -> Surgeon:
+        return surgeon(self.given.mean("input_gram"))
+
     def _masked(self, method: str, sparsity: float, rows: Tensor) -> Tensor:
         """The masked weight (rows, in), updated where the method does so."""
         weight = self.weight[rows]
         count = removed_count(weight.shape[1], sparsity)
         if method == "sparsegpt":
-            return weight - surgeon_rows(weight, self.given.mean("input_gram"), [count])[0]
+            return weight - self._surgeon.changes(weight, [count])[0]
         if method not in self._order:
             if method not in MASKS:
                 raise InvalidValueError(f"method '{method}' is not known; known: {', '.join(METHODS)}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from copal_core.comparison.surgeon import surgeon_rows
+from copal_core.comparison.surgeon import surgeon
 from copal_core.config import Structure
 from copal_core.criteria._base import build_criterion
 from copal_core.masks import removed_count, select
@@ -79,12 +79,13 @@ def removed_rows(weight: Tensor, scores: Tensor, counts: Sequence[int]) -> Tenso
 
 def _by_surgeon(weight: Tensor, gram: Tensor, counts: Sequence[int]) -> Tensor:
     """SparseGPT's W − Ŵ at every count, and at the pattern where it divides the columns."""
-    differences = surgeon_rows(weight, gram, counts)
+    prepared = surgeon(gram)
+    differences = prepared.changes(weight, counts)
     keep, group = PATTERN
     if weight.shape[1] % group:
         return differences
     removed = [weight.shape[1] * (group - keep) // group]
-    return torch.cat([differences, surgeon_rows(weight, gram, removed, block=group)])
+    return torch.cat([differences, prepared.changes(weight, removed, group)])
 
 
 def _energies(differences: Tensor, gram: Tensor) -> list[float]:

@@ -12,7 +12,7 @@ from copal_core import budget
 from copal_core.comparison.curves import RANKED, LayerCurves, layer_curves
 from copal_core.comparison.interpolation import monotone_cubic
 from copal_core.comparison.mask_errors import MASKS
-from copal_core.comparison.surgeon import surgeon_rows
+from copal_core.comparison.surgeon import surgeon
 from copal_core.config import Structure
 from copal_core.criteria._base import build_criterion
 from copal_core.errors import InvalidValueError
@@ -121,10 +121,22 @@ def test_the_surgeon_equals_sparsegpt(layer: Callable[..., tuple], columns: int,
     weight, statistics = layer(16, columns, 4 * columns)
     pruned = build_criterion("sparsegpt", {}).prune(weight, statistics, Structure(sparsity=sparsity), [16])
     gram = statistics.mean("input_gram")
-    change = surgeon_rows(weight, gram, [round(columns * sparsity)])[0]
+    change = surgeon(gram).changes(weight, [round(columns * sparsity)])[0]
     assert int((weight - change).abs().lt(1e-6).sum()) == pytest.approx(int((~pruned.kept).sum()), abs=2)
     expected = relative_error(weight, pruned.weight, gram)
     assert relative_error(weight, weight - change, gram) == pytest.approx(expected, rel=1e-2, abs=1e-7)
+
+
+@pytest.mark.parametrize("columns", [48, 300])
+def test_the_surgeon_keeps_two_of_four_as_sparsegpt_does(layer: Callable[..., tuple], columns: int) -> None:
+    weight, statistics = layer(16, columns, 4 * columns)
+    structure = Structure(kind="n:m", keep=2, group_size=4)
+    pruned = build_criterion("sparsegpt", {}).prune(weight, statistics, structure, [16])
+    gram = statistics.mean("input_gram")
+    left = weight - surgeon(gram).changes(weight, [columns // 2], group=4)[0]
+    assert (left.abs().lt(1e-6).reshape(16, -1, 4).sum(dim=-1) == 2).all()
+    expected = relative_error(weight, pruned.weight, gram)
+    assert relative_error(weight, left, gram) == pytest.approx(expected, rel=1e-2)
 
 
 def test_a_sample_of_rows_stands_for_a_large_layer(layer: Callable[..., tuple]) -> None:
