@@ -13,7 +13,7 @@ from typing import Any
 from copal_core import bands, grouping
 from copal_core.config import RunConfig, Windows
 from copal_core.errors import InvalidValueError
-from copal_core.groups import Group, Groups, orders, seeds, summary
+from copal_core.groups import ACTIVE, Group, Groups, orders, seeds, summary
 from copal_core.runs import Runs
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -87,7 +87,9 @@ def _groups(options: argparse.Namespace) -> int:
     if options.cancel:
         grouping.cancel(group)
     if options.resume:
-        if group.state().status != "starting":  # a fresh request to cancel one that just starts stays
+        if (
+            group.state().status not in ACTIVE
+        ):  # a request to cancel one that is at work, or just starts, stays
             group.clear_cancel()
         return _compute(group, options.json)
     _print(group, options.json)

@@ -14,7 +14,7 @@ from typing import Any
 from copal_core import cluster, sweeps
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError
-from copal_core.groups import Group, Groups, summary
+from copal_core.groups import ACTIVE, Group, Groups, summary
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -74,9 +74,7 @@ def holders(options: argparse.Namespace | None) -> Iterator[Any]:
 
 def _sweep(options: argparse.Namespace) -> int:
     where = cluster.Cluster(options.ray_address, options.workers, options.threads)
-    if not cluster.available():  # before a folder is made
-        with cluster.connected(where):
-            pass
+    cluster.require_ray()  # before a folder is made
     groups = Groups(options.runs)
     if options.resume is not None:
         group = groups.open(options.resume)
@@ -84,7 +82,10 @@ def _sweep(options: argparse.Namespace) -> int:
             raise InvalidValueError(
                 f"group '{group.id}' is no sweep; `groups {group.id} --resume` goes on with it"
             )
-        group.clear_cancel()
+        if (
+            group.state().status not in ACTIVE
+        ):  # a request to cancel one that is at work, or just starts, stays
+            group.clear_cancel()
     else:
         group = groups.create(sweeps.KIND, _grid(options).configs(), title=options.title)
     return _compute(group, where, options.json)

@@ -3,7 +3,7 @@
 Ray is optional (requirements-cluster.txt); nothing here imports it before it is used.
 """
 
-from copal_core.cluster.connection import Cluster, available, connected
+from copal_core.cluster.connection import Cluster, available, connected, require_ray
 from copal_core.cluster.sweep import compute, start
 
-__all__ = ["Cluster", "available", "compute", "connected", "start"]
+__all__ = ["Cluster", "available", "compute", "connected", "require_ray", "start"]

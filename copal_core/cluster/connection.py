@@ -37,13 +37,18 @@ def available() -> bool:
     return find_spec("ray") is not None
 
 
-@contextmanager
-def connected(cluster: Cluster) -> Iterator[Any]:
-    """The ray module, connected, and disconnected at the end. Raises InvalidValueError without Ray or cluster."""
+def require_ray() -> None:
+    """Raises InvalidValueError where Ray is not installed."""
     if not available():
         raise InvalidValueError(
             "a sweep needs Ray, which is not installed: pip install -r requirements-cluster.txt"
         )
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """The ray module, connected, and disconnected at the end. Raises InvalidValueError without Ray or cluster."""
+    require_ray()
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
     )  # else Ray warns about GPUs that are not asked for

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from copal_core import files, jobs, sharing
-from copal_core.cluster.connection import Cluster, connected
+from copal_core.cluster.connection import Cluster, connected, require_ray
 from copal_core.cluster.worker import run_elsewhere, unpack
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.groups import Group, Member, described
@@ -62,9 +62,11 @@ def compute(
 def start(group: Group, cluster: Cluster | None = None) -> None:
     """Compute the sweep, or go on with it where it was, in a process of its own.
 
-    Raises RunError when one does already, InvalidValueError for more than one's turn on a shared server.
+    Raises RunError when one does already, InvalidValueError without Ray, and for more than one's turn on a shared
+    server.
     """
     sharing.require_owner(group.folder)
+    require_ray()
     if group.is_locked():
         raise RunError(f"sweep '{group.id}' is being computed already; watch it or cancel it")
     known = group.folder / "cluster.json"

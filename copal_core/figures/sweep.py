@@ -111,6 +111,8 @@ def multiples_figure(table: pd.DataFrame, metric: str, limits: tuple[float, floa
 def _axis(table: pd.DataFrame, name: str) -> dict[str, Any]:
     values = table[name].astype(float)
     found: dict[str, Any] = {"tickformat": _FORMATS[name], "nticks": 7}
+    if name == "kept" and values.nunique() == 1:  # else the axis runs from nothing to more than everything
+        found["range"] = [max(0.0, values.iloc[0] - 0.1), min(1.0, values.iloc[0] + 0.1)]
     if (
         name in ("average", "ratio", "bytes")
         and len(values)

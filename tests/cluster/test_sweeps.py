@@ -117,6 +117,20 @@ def test_without_ray_one_line_says_how_to_get_it(
     assert not runs.root.exists()
 
 
+@pytest.mark.parametrize(("status", "stays"), [("starting", True), ("cancelled", False)])
+def test_a_sweep_cancelled_while_it_starts_stays_cancelled(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, status: str, stays: bool
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("copal_core.cluster.require_ray", lambda: None)
+    monkeypatch.setattr(cluster, "compute", lambda group, *others: seen.append(group.cancel_requested()))
+    group = Groups(runs.root).create(sweeps.KIND, grid().configs())
+    group.set_state(status)
+    group.request_cancel()
+    assert cli.main(["sweep", "--resume", group.id, "--runs", str(runs.root)]) == 0
+    assert seen == [stays]
+
+
 def test_bad_input_makes_no_folder(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     for bad in (["--domain", "nowhere"], ["--domain", "shakespeare", "--structure", "5:4"]):
         assert cli.main(["sweep", "--checkpoint", "tiny", "--method", "wanda:restart", *bad]) == 2

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from copal_core import cluster, sweeps
 from copal_core.cluster.sweep import create
 from copal_core.config import Method, Protocol, Windows
+from copal_core.figures import sweep as figures
 from copal_core.groups import Group, Groups
 from copal_core.records import PerplexityRecord
 from copal_core.store import RunState
@@ -60,6 +61,13 @@ def test_the_front_names_its_runs(group: Group, open_page: Opener) -> None:
     assert list(front["Average"]) == ["13.0", "15.0"] and list(front["Seed"]) == ["0", "0"]
     assert "cancelled" in text_of(app) and app.button(key="resume-sweep")
     assert "4×32" in text_of(app)
+
+
+def test_an_axis_of_shares_stays_between_nothing_and_everything(group: Group) -> None:
+    table = sweeps.outcomes(group)
+    alone = table[table["structure"] == table["structure"].iloc[0]]
+    drawn = figures.front_figure(alone, "kept", "average", [True] * len(alone)).layout.xaxis.range
+    assert 0 <= drawn[0] < alone["kept"].iloc[0] < drawn[1] <= 1
 
 
 def test_opening_a_run_leads_to_its_page(group: Group, open_page: Opener) -> None:
@@ -130,6 +138,17 @@ def test_without_ray_the_page_says_how_to_get_it(
     monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
     app = open_page("sweep")
     assert not app.exception and "pip install -r requirements-cluster.txt" in text_of(app)
+
+
+def test_without_ray_a_sweep_is_read_and_not_gone_on_with(
+    group: Group, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
+    app = open_page("sweep", sweep=group.id)
+    assert len(app.get("plotly_chart")) == 1
+    app.button(key="resume-sweep").click().run()
+    assert not app.exception and "needs Ray" in app.error[0].value
+    assert group.state().status == "cancelled"
 
 
 def test_an_unknown_sweep_is_one_line(group: Group, open_page: Opener) -> None:
