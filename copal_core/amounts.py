@@ -15,10 +15,10 @@ def has_own_amount(method: Method) -> bool:
 
 
 def amount_words(method: Method, structure: Structure) -> str:
-    """How much goes, such as '50% per row', '10% of the neurons' or '70% of the bytes kept'."""
+    """How much goes, such as '50 % per row', '10 % of the neurons' or '70 % of the bytes kept'."""
     if not has_own_amount(method):
         return str(structure)
     if method.name in NEURONS.names():
         share = method.options.get("share")
-        return f"{100 * float(share):.4g}% of the neurons" if share is not None else "whole neurons"
-    return f"{100 * float(method.options['keep']):.4g}% of the bytes kept"
+        return f"{100 * float(share):.4g} % of the neurons" if share is not None else "whole neurons"
+    return f"{100 * float(method.options['keep']):.4g} % of the bytes kept"

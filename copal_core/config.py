@@ -115,7 +115,7 @@ class Structure(_Frozen):
     def __str__(self) -> str:
         if self.kind == "n:m":
             return f"{self.keep}:{self.group_size}"
-        return f"{100 * self.sparsity:.4g}% per {self.group}"
+        return f"{100 * self.sparsity:.4g} % per {self.group}"
 
 
 class Method(_Frozen):

@@ -21,6 +21,7 @@ from copal_core.files import new_folder
 from copal_core.neurons._removal import width_after, without_neurons
 from copal_core.store import RunStore
 from copal_core.variants import variant
+from copal_core.wording import of_weights
 
 
 def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Path:
@@ -150,7 +151,7 @@ def _removed(store: RunStore, method: str, step: int) -> str:
     table = store.records.table("neurons")
     table = table[(table["method"] == method) & (table["step"] == step)]
     if not len(table):
-        return str(store.config.structure)
+        return of_weights(store.config.structure)
     return (
         f"{table['removed'].sum():,} of {table['neurons'].sum():,} hidden neurons of the feed-forward layers"
     )

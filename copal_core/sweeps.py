@@ -127,7 +127,7 @@ def _row(store: RunStore) -> list[object]:
         " → ".join(store.domains),
         amounts.amount_words(config.methods[0], config.structure),
         kept,
-        kept * _dense_bytes(store),
+        round(kept * _dense_bytes(store)),
         method["method"],
         config.protocol.seed,
         method["average_perplexity"],

@@ -19,6 +19,7 @@ from copal_core.figures.template import (
     band,
     figure,
     log_ticks,
+    percent_ticks,
     upright,
 )
 
@@ -54,7 +55,8 @@ def kept_map(tiles: Tiles, shape: tuple[int, int]) -> go.Figure:
     """Share of weights kept in each tile, always from 0 to 100 %."""
     kept = np.asarray(tiles["kept"], dtype=float)
     ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"]}
-    return _weight_map(kept, shape, (0.0, 1.0), ticks, "%{z:.0%} kept")
+    shares = np.vectorize(percent, otypes=[object])(kept, 0)
+    return _weight_map(kept, shape, (0.0, 1.0), ticks, "%{customdata} kept", shares)
 
 
 def _weight_map(
@@ -139,7 +141,7 @@ def histogram_figure(table: pd.DataFrame, threshold: tuple[float, float, float] 
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         shapes=_threshold_marks(threshold),
         xaxis={**xaxis, "fixedrange": True},
-        yaxis={"title": "weights", "tickformat": ".2s", "fixedrange": True},
+        yaxis={"title": "weights", "tickformat": "~s", "nticks": 8, "fixedrange": True},
     )
 
 
@@ -164,13 +166,14 @@ def rows_figure(table: pd.DataFrame) -> go.Figure:
         y=table["kept"],
         mode="lines",
         line={"color": KEPT_COLOUR, "shape": "hvh"},
-        hovertemplate="outputs near %{x:.0f}<br>%{y:.1%} kept<extra></extra>",
+        customdata=[percent(share) for share in table["kept"]],
+        hovertemplate="outputs near %{x:.0f}<br>%{customdata} kept<extra></extra>",
     )
     return figure(
         line,
         height=240,
         xaxis={"title": "output neuron", "fixedrange": True},
-        yaxis={"title": "share kept", "tickformat": ".0%", "range": [0, 1.02], "fixedrange": True},
+        yaxis={"title": "share kept", "range": [0, 1.02], "fixedrange": True, **percent_ticks(0, 1)},
     )
 
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from copal_core.figures.numbers import compact, percent
-from copal_core.figures.template import DENSE_COLOUR, LINE, figure, label
+from copal_core.figures.template import DENSE_COLOUR, LINE, figure, label, percent_ticks
 
 Array = NDArray[np.float64]
 REACH = 3.6  # the plane shows -REACH to REACH on both axes
@@ -146,7 +146,8 @@ def loss_figure(table: pd.DataFrame) -> go.Figure:
                 text=[percent(value, 0) for value in values],
                 textposition="outside",
                 cliponaxis=False,
-                hovertemplate="%{x}, text " + name + "<br>%{y:.1%} of the output lost<extra></extra>",
+                customdata=[percent(value) for value in values],
+                hovertemplate="%{x}, text " + name + "<br>%{customdata} of the output lost<extra></extra>",
             )
         )
     top = float(table[["text A", "text B"]].to_numpy(float).max())
@@ -159,9 +160,9 @@ def loss_figure(table: pd.DataFrame) -> go.Figure:
         xaxis={"fixedrange": True},
         yaxis={
             "title": "output lost",
-            "tickformat": ".0%",
             "fixedrange": True,
             "range": [0, 1.15 * max(top, 0.1)],
+            **percent_ticks(0, 1.15 * max(top, 0.1)),
         },
     )
 

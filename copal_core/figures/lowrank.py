@@ -16,6 +16,7 @@ from copal_core.figures.template import (
     label,
     log_ticks,
     method_colour,
+    percent_ticks,
     upright,
 )
 
@@ -49,7 +50,8 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
             "mode": "lines",
             "name": label(method),
             "line": {"color": method_colour(f"{method}:none"), "dash": _DASH[str(kind)]},
-            "hovertemplate": f"{label(method)}<br>%{{x:.0%}} of the bytes: %{{y:.3%}} lost<extra></extra>",
+            "customdata": _hovers(part),
+            "hovertemplate": f"{label(method)}<br>%{{customdata}}<extra></extra>",
         }
         for (method, kind), part in chosen[chosen["kind"] != "point"].groupby(["method", "kind"], sort=False)
     ]
@@ -64,10 +66,9 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
         shapes=[upright(share)],
         xaxis={
             "title": "bytes kept",
-            "tickformat": ".0%",
             "range": [0.0, 1.01],
-            "dtick": 0.25,
             "fixedrange": True,
+            **percent_ticks(0, 1, 4),
         },
         yaxis={
             "title": "output lost",
@@ -92,10 +93,17 @@ def _points(points: pd.DataFrame) -> list[dict[str, Any]]:
             "y": points["y"].to_numpy(),
             "mode": "markers",
             "marker": {"color": colours, "symbol": "diamond", "size": 9},
-            "customdata": [label(name) for name in points["method"]],
-            "hovertemplate": "%{customdata}<br>%{x:.0%} of the bytes: %{y:.3%} lost<extra></extra>",
+            "customdata": [
+                f"{label(name)}<br>{words}"
+                for name, words in zip(points["method"], _hovers(points), strict=True)
+            ],
+            "hovertemplate": "%{customdata}<extra></extra>",
         }
     ]
+
+
+def _hovers(points: pd.DataFrame) -> list[str]:
+    return [f"{percent(row.x, 0)} of the bytes: {lost(row.error)} lost" for row in points.itertuples()]
 
 
 def _marks(readings: pd.DataFrame, domain: str, share: float) -> dict[str, Any]:

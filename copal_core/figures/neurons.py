@@ -21,6 +21,7 @@ from copal_core.figures.template import (
     log_ticks,
     method_colour,
     method_dash,
+    percent_ticks,
 )
 
 RANDOM = "random-neurons"
@@ -106,14 +107,18 @@ def share_figure(table: pd.DataFrame, dense: float) -> go.Figure:
                 mode="lines+markers",
                 name=label(method),
                 line={"color": method_colour(str(method)), "dash": method_dash(str(method))},
-                customdata=[compact(value) for value in values],
-                hovertemplate=f"{label(method)}<br>%{{x:.0%}} removed: %{{customdata}}<extra></extra>",
+                customdata=[
+                    f"{percent(at)} removed: {compact(value)}"
+                    for at, value in zip(shares, values, strict=True)
+                ],
+                hovertemplate=f"{label(method)}<br>%{{customdata}}<extra></extra>",
             )
         )
     yaxis: dict[str, Any] = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
     if len(table) and table["perplexity"].max() > 8 * dense:
         yaxis |= {"type": "log"}
-    xaxis = {"title": "neurons removed", "tickformat": ".0%", "rangemode": "tozero", "fixedrange": True}
+    ticks = percent_ticks(0, float(table["share"].max()) if len(table) else 1)
+    xaxis = {"title": "neurons removed", "rangemode": "tozero", "fixedrange": True, **ticks}
     return figure(*traces, height=300, shapes=[level(dense, 2)], xaxis=xaxis, yaxis=yaxis)
 
 
@@ -225,7 +230,7 @@ def spread_figure(table: pd.DataFrame) -> go.Figure:
 def _percents(values: NDArray[np.float64], wide: bool) -> dict[str, Any]:
     """An axis of shares: whole powers of ten where they span decades."""
     if not wide:
-        return {"tickformat": ".2~%", "rangemode": "tozero", "nticks": 6}
+        return {"rangemode": "tozero", **percent_ticks(0, 1.05 * float(values.max()))}
     powers = range(int(np.floor(np.log10(values.min()))), int(np.ceil(np.log10(values.max()))) + 1)
     ticks = [10.0**power for power in powers]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{100 * tick:,g} %" for tick in ticks]}

@@ -21,7 +21,7 @@ def compact(value: float | None) -> str:
         return MISSING
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    size = abs(value)
+    size = float(f"{abs(value):.2e}")  # rounded: 99.99 has the digits of 100
     if size == 0:
         return "0"
     if size < 1e-3 or size >= 1e5:

@@ -10,8 +10,16 @@ import plotly.graph_objects as go
 
 from copal_core import budget
 from copal_core.config import RunConfig
-from copal_core.figures.numbers import compact
-from copal_core.figures.template import LOWRANK_COLOURS, figure, label, level, method_colour, method_dash
+from copal_core.figures.numbers import compact, percent
+from copal_core.figures.template import (
+    LOWRANK_COLOURS,
+    figure,
+    label,
+    level,
+    method_colour,
+    method_dash,
+    percent_ticks,
+)
 from copal_core.results import perplexity_matrix
 
 COLUMNS = ("method", "share", "domain", "perplexity", "name", "note")
@@ -76,10 +84,14 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
                 name=label(name),
                 line={"color": method_colour(name if ":" in name else f"{name}:none"), "dash": dash},
                 marker={"size": 9, "symbol": "square" if _plain(name) in LOWRANK_COLOURS else "circle"},
-                customdata=[compact(value) for value in part["perplexity"]],
-                hovertemplate=f"{label(name)}<br>%{{x:.1%}} of the bytes: %{{customdata}}<extra></extra>",
+                customdata=[
+                    f"{percent(row.share)} of the bytes: {compact(row.perplexity)}"
+                    for row in part.itertuples()
+                ],
+                hovertemplate=f"{label(name)}<br>%{{customdata}}<extra></extra>",
             )
         )
+    reach = _range(points)
     values = [*points["perplexity"], *([line] if np.isfinite(line) else [])]
     yaxis = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
     if values and max(values) > 8 * min(values):
@@ -88,14 +100,14 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
         *traces,
         height=320,
         shapes=[level(line, 2)] if np.isfinite(line) else [],
-        xaxis={"title": "bytes kept", "tickformat": ".0%", "range": _range(points), "fixedrange": True},
+        xaxis={"title": "bytes kept", "range": reach, "fixedrange": True, **percent_ticks(*reach)},
         yaxis=yaxis,
     )
 
 
-def _range(points: pd.DataFrame) -> list[float]:
+def _range(points: pd.DataFrame) -> tuple[float, float]:
     low = float(points["share"].min()) if len(points) else 0.5
-    return [max(0.0, low - 0.06), 1.02]
+    return max(0.0, low - 0.06), 1.02
 
 
 def _plain(method: str) -> str:

@@ -24,6 +24,7 @@ from copal_core.figures.template import (
     level,
     method_colour,
     method_dash,
+    percent_ticks,
 )
 from copal_core.results import stasis_by_step
 
@@ -53,7 +54,8 @@ def step_figure(table: pd.DataFrame) -> go.Figure:
                 mode="lines+markers",
                 name=label(method),
                 line={"color": method_colour(method), "dash": method_dash(method)},
-                hovertemplate=f"{label(method)}<br>step %{{x}}: %{{y:.1%}} stay pruned<extra></extra>",
+                customdata=[percent(share) for share in chosen["stasis"]],
+                hovertemplate=f"{label(method)}<br>step %{{x}}: %{{customdata}} stay pruned<extra></extra>",
             )
         )
     steps = sorted(set(table["step"]))
@@ -94,7 +96,8 @@ def layer_figure(table: pd.DataFrame) -> go.Figure:
                 name=projection.removesuffix("_proj"),
                 line={"color": colour, "width": 1},
                 marker={"color": colour, "symbol": symbol, "size": 6},
-                hovertemplate=f"block %{{x}} · {projection}<br>%{{y:.1%}} stay pruned<extra></extra>",
+                customdata=[percent(share) for share in chosen["stasis"]],
+                hovertemplate=f"block %{{x}} · {projection}<br>%{{customdata}} stay pruned<extra></extra>",
             )
         )
     blocks = int(table["block"].max()) + 1 if len(table) else 1
@@ -132,6 +135,7 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
     stages = [steps[0] - 1, *steps] if steps else []
     names = [f"{what} after {label(domains[stage - 1])}" for stage in stages for what in ("kept", "pruned")]
     source, target, value, colour, text = [], [], [], [], []
+    held = [0.0] * len(names)  # share of all weights at each stage
     for index, row in enumerate(table.itertuples()):
         kept, pruned = 2 * index, 2 * index + 1
         for start, end, share, shade, what in (
@@ -146,18 +150,21 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
                 value.append(float(share))
                 colour.append(_faded(shade))
                 text.append(f"{percent(share)} of all weights {what}")
+                held[start] += float(share)
+                if end >= len(names) - 2:  # nothing flows out of the last stage
+                    held[end] += float(share)
     sankey = go.Sankey(
         arrangement="fixed",
         node={
             "label": [""] * len(names),
-            "customdata": names,
+            "customdata": [f"{name}: {percent(share)}" for name, share in zip(names, held, strict=True)],
             "color": [KEPT_COLOUR if index % 2 == 0 else PRUNED_COLOUR for index in range(len(names))],
             "x": [0.001 + 0.998 * (index // 2) / max(1, len(stages) - 1) for index in range(len(names))],
             "y": [0.25 if index % 2 == 0 else 0.8 for index in range(len(names))],
             "pad": 18,
             "thickness": 14,
             "line": {"width": 0},
-            "hovertemplate": "%{customdata}: %{value:.1%}<extra></extra>",
+            "hovertemplate": "%{customdata}<extra></extra>",
         },
         link={
             "source": source, "target": target, "value": value, "color": colour, "customdata": text,
@@ -238,7 +245,10 @@ def _between_references(table: pd.DataFrame) -> dict[str, Any]:
         }
         for y, text, anchor in marks
     ]
-    yaxis = {"title": "stasis", "tickformat": ".0%", "range": [0, 1.12], "fixedrange": True, "dtick": 0.25}
+    # from just below the lower of the two, or of the lowest value, so that lines near the ceiling come apart
+    low = max(0.0, min([y for y, _, _ in marks] + table["stasis"].dropna().tolist()) - 0.1)
+    ticks = percent_ticks(low, 1)
+    yaxis = {"title": "stasis", "range": [low, 1 + 0.12 * (1 - low)], "fixedrange": True, **ticks}
     return {"shapes": [level(y) for y, _, _ in marks], "annotations": notes, "yaxis": yaxis}
 
 

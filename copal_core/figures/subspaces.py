@@ -19,6 +19,7 @@ from copal_core.figures.template import (
     label,
     log_ticks,
     method_colour,
+    percent_ticks,
     upright,
 )
 
@@ -161,7 +162,7 @@ def inside_figure(table: pd.DataFrame) -> go.Figure:
     return figure(
         bars,
         height=70 + 34 * len(table),
-        xaxis={"tickformat": ".0%", "range": [0, 1.02], "fixedrange": True, "title": "share inside"},
+        xaxis={"title": "share inside", "range": [0, 1.02], "fixedrange": True, **percent_ticks(0, 1)},
         yaxis={"fixedrange": True, "showgrid": False},
     )
 

@@ -15,7 +15,7 @@ import plotly.io as pio
 
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError
-from copal_core.figures.numbers import compact, power
+from copal_core.figures.numbers import compact, percent, power
 
 NAME = "copal"
 CRITERION_COLOURS = {"copal": "#D55E00", "wanda": "#0072B2", "sparsegpt": "#009E73", "magnitude": "#CC79A7"}
@@ -144,6 +144,16 @@ def log_ticks(low: float, high: float) -> dict[str, list[Any]]:
     if len(marks) < 2:
         marks = [10.0**low, 10.0 ** ((low + high) / 2), 10.0**high]
     return {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [_round(mark) for mark in marks]}
+
+
+def percent_ticks(low: float, high: float, steps: int = 6) -> dict[str, list[Any]]:
+    """Round ticks, at most `steps` apart, for an axis of shares from `low` to `high`, written as in the text: 50 %."""
+    wanted = max(high - low, 1e-6) / steps
+    unit = 10.0 ** math.floor(math.log10(wanted))
+    step = next(unit * digit for digit in (1, 2, 5, 10) if unit * digit >= wanted * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    values = [step * number for number in range(first, last + 1)]
+    return {"tickvals": values, "ticktext": [percent(value) for value in values]}
 
 
 def _round(mark: float) -> str:

@@ -13,6 +13,7 @@ from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.report.tables import write_zip
 from copal_core.store import RunStore
+from copal_core.wording import of_weights
 
 LOADER = '''"""Masks of pruned layers: weight name -> (out, in), True where the weight was kept."""
 
@@ -83,7 +84,7 @@ def _words(store: RunStore, method: str, step: int) -> bytes:
     lines = [
         f"# Masks of {method} after step {step}",
         "",
-        f"Removed {store.config.structure}; domains {', '.join(store.domains[:step])}.",
+        f"Removed {of_weights(store.config.structure)}; domains {', '.join(store.domains[:step])}.",
         f"Protocol: {store.protocol_stamp()}.",
         "",
         "`masks.safetensors` holds one entry a weight, a bit a weight, packed along the inputs (most significant bit",

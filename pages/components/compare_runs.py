@@ -9,11 +9,12 @@ from copal_core import likeness
 from copal_core.errors import CopalError
 from copal_core.figures import forgetting
 from copal_core.figures import groups as figures
-from copal_core.figures.numbers import compact, percent, signed
+from copal_core.figures.numbers import compact, signed
 from copal_core.groups import status_of
 from copal_core.results import perplexity_matrix
 from copal_core.runs import Runs
 from copal_core.store import RunStore
+from copal_core.wording import removed, removed_by
 from pages.components import charts, links, runs
 from pages.components.text import empty_state, plain, show_problem
 from pages.components.words import GLOSSARY
@@ -139,7 +140,7 @@ def _key(stores: list[RunStore], letters: dict[str, str]) -> None:
             letters[store.id],
             str(store.info.get("title") or store.id),
             " → ".join(store.domains),
-            str(store.config.structure),
+            removed(store.config),
             status_of(store),
         ]
         for store in stores
@@ -155,9 +156,7 @@ def _part(part: list[RunStore], letters: dict[str, str], number: int) -> None:
     dense = forgetting.dense_average(runs.table(part[0], "perplexity"), part[0].domains)
     left, right = st.columns(2)
     with left:
-        charts.title(
-            "Average perplexity after the last domain (lower is better)", help=GLOSSARY["perplexity"]
-        )
+        charts.title("Average perplexity after the last step (lower is better)", help=GLOSSARY["perplexity"])
         figure = figures.side_by_side_figure(table, "average", dense)
         charts.show(figure, table, f"compared-average-{number}", "Average perplexity by run and method")
     with right:
@@ -182,7 +181,7 @@ def _outcomes(part: list[RunStore], letters: dict[str, str]) -> pd.DataFrame:
         table = forgetting.summary_table(perplexity, methods, store.domains)
         table.insert(0, "letter", letters[store.id])
         table.insert(1, "run", store.id)
-        table.insert(3, "removed", store.config.structure.removed)
+        table.insert(3, "removed", [removed_by(store.config, str(name)) for name in table["method"]])
         tables.append(table)
     found = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     return found.astype({"backward_transfer": float})
@@ -198,7 +197,7 @@ def _rows(part: list[RunStore], letters: dict[str, str]) -> list[list[str]]:
                 [
                     letters[store.id],
                     entry.method,
-                    percent(store.config.structure.removed),
+                    removed_by(store.config, entry.method),
                     *(compact(value) for value in last),
                     compact(entry.average),
                     "–" if entry.backward_transfer is None else signed(entry.backward_transfer),

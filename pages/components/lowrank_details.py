@@ -79,7 +79,7 @@ def _spectra(entry: Entry, layer: Layer, share: float) -> None:
     rank = budget.rank_at(*layer.shape, share)
     st.caption(
         f"Grey: the weight alone, which plain svd sees. Coloured: the weight on each domain's inputs, which "
-        f"whitened-svd sees. The line marks rank {rank}, which fits {percent(share)} of the bytes; what is "
+        f"whitened-svd sees. The line marks rank {rank}, which fits {percent(share, 2)} of the bytes; what is "
         "right of it is lost."
     )
     table = subspaces.spectrum_table(layer.curves.spectra)

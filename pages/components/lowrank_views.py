@@ -73,7 +73,7 @@ def _under_budget(setting: Setting, entry: Entry, layer: Layer, place: tuple[str
     )
     share, dense = kept / 100, budget.dense_bytes(*layer.shape)
     st.caption(
-        f"Kept {percent(share)}: {size(share * dense)} of the layer's {size(dense)} "
+        f"Kept {percent(share, 2)}: {size(share * dense)} of the layer's {size(dense)} "
         f"({layer.shape[0]} × {layer.shape[1]} weights at 16 bits), bitmask or both factors included."
     )
     readings = layer.readings(share)
@@ -115,7 +115,7 @@ def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) ->
 
 def _readings(entry: Entry, readings: pd.DataFrame, share: float) -> None:
     """Every method at the slider's budget, readable as text."""
-    charts.title(f"At {percent(share)} of the bytes, this much is lost")
+    charts.title(f"At {percent(share, 2)} of the bytes, this much is lost")
     rows = []
     for method, part in readings.groupby("method", sort=False):
         first = part.iloc[0]
@@ -128,5 +128,5 @@ def _readings(entry: Entry, readings: pd.DataFrame, share: float) -> None:
     if (readings["kind"] == "point").any():
         points = readings[readings["kind"] == "point"].iloc[0]
         st.caption(
-            f"2:4 keeps two of every four inputs; it always takes {percent(points['share'])} of the bytes."
+            f"2:4 keeps two of every four inputs; it always takes {percent(points['share'], 2)} of the bytes."
         )

@@ -79,12 +79,12 @@ def _verdict(table: pd.DataFrame) -> str:
         above = ranked["perplexity"][1] / ranked["perplexity"][0] - 1
         return (
             f"With {percent(share)} of the neurons removed, **{plain(mutual)}** has the lowest average perplexity; "
-            f"next is {plain(names[1])}, {above:.1%} above it."
+            f"next is {plain(names[1])}, {percent(above)} above it."
         )
     above = ranked["perplexity"][at] / ranked["perplexity"][0] - 1
     return (
         f"With {percent(share)} of the neurons removed, **{plain(names[0])}** has the lowest average perplexity; "
-        f"{plain(mutual)} is number {at + 1} of {len(names)}, {above:.1%} above it."
+        f"{plain(mutual)} is number {at + 1} of {len(names)}, {percent(above)} above it."
     )
 
 
@@ -141,10 +141,10 @@ def _speed(store: RunStore, method: str, step: int) -> None:
     ]  # fmt: skip
     columns = ["Model", "Parameters", "Bytes at 16 bits", "Reading, tokens/s", "Writing, tokens/s"]
     charts.text_table(columns, rows, "Size and speed of the dense and the smaller model")
-    gain = {side: found["smaller"][side] / found["dense"][side] - 1 for side in ("prefill", "decode")}
+    gain = {side: 100 * (found["smaller"][side] / found["dense"][side] - 1) for side in ("prefill", "decode")}
     st.caption(
-        f"The embedding counts too, and stays. Reading {gain['prefill']:+.0%}, writing {gain['decode']:+.0%} in this "
-        "measurement; small differences are within what a busy machine varies."
+        f"The embedding counts too, and stays. Reading {gain['prefill']:+.0f} %, writing {gain['decode']:+.0f} % in "
+        "this measurement; small differences are within what a busy machine varies."
     )
 
 

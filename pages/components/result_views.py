@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from copal_core.config import RunConfig
 from copal_core.figures import forgetting as forgetting_figures
 from copal_core.figures import stasis as stasis_figures
 from copal_core.figures.layers import PROJECTIONS
-from copal_core.figures.numbers import compact, signed
+from copal_core.figures.numbers import compact, percent, signed
 from copal_core.metrics import expected_jaccard
 from copal_core.store import RunStore
+from copal_core.wording import neuron_share, removed
 from pages.components import charts, links, runs
 from pages.components.text import empty_state, plain
 from pages.components.words import GLOSSARY
@@ -51,7 +53,7 @@ def forgetting(store: RunStore) -> None:
 
 def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
     best = summary.loc[summary["average"].idxmin()]
-    st.markdown(_verdict(summary))
+    st.markdown(_verdict(summary) + _unlike(store.config))
     with st.container(horizontal=True, gap="large"):
         st.metric(
             "Dense average",
@@ -121,8 +123,14 @@ def _verdict(summary: pd.DataFrame) -> str:
     gap = values[copal] / values[ranked[0]] - 1
     return (
         f"In this run **{plain(ranked[0])}** has the lowest average perplexity; {plain(copal)} is number "
-        f"{ranked.index(copal) + 1} of {len(ranked)}, {gap:.1%} above it."
+        f"{ranked.index(copal) + 1} of {len(ranked)}, {percent(gap)} above it."
     )
+
+
+def _unlike(config: RunConfig) -> str:
+    """A caution where the methods are not of one size; low rank has the bytes of the masks."""
+    alike = len({neuron_share(method) for method in config.methods}) == 1
+    return "" if alike else f" The methods do not remove the same: {removed(config)}."
 
 
 def matrices(store: RunStore) -> None:
@@ -229,10 +237,8 @@ def overlap(store: RunStore) -> None:
             options = ["all", *PROJECTIONS]
             projection = links.choose("Projection", "projection", options, "all")
     charts.title("Overlap of pruned weights between methods", help=GLOSSARY["jaccard"])
-    removed = store.config.structure.removed
-    st.caption(
-        f"Jaccard index: 1 is the same mask; two independent masks would have {expected_jaccard(removed):.2f}."
-    )
+    by_chance = expected_jaccard(store.config.structure.removed)
+    st.caption(f"Jaccard index: 1 is the same mask; two independent masks would have {by_chance:.2f}.")
     table = stasis_figures.overlap_table(overlaps, methods, step, "" if projection == "all" else projection)
     charts.show(
         stasis_figures.overlap_figure(table), table, "overlap", "Mask overlap between methods", index=True

@@ -9,7 +9,7 @@ from copal_core.checkpoints import Description
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError
 from copal_core.figures import estimators
-from copal_core.figures.numbers import duration, size
+from copal_core.figures.numbers import duration, percent, size
 from copal_core.runs import Runs
 from pages.components import charts, checkpoints, draft, links
 from pages.components.text import plain, show_error, show_problem
@@ -161,7 +161,7 @@ def structure() -> None:
         st.number_input("of each M inputs", 2, 256, step=1, **draft.widget("group_size"))
     keep, of = draft.values()["keep"], draft.values()["group_size"]
     if keep and of and keep < of:
-        st.caption(f"Removed {1 - keep / of:.1%}, kept {keep / of:.1%} of the linear layers.")
+        st.caption(f"Removed {percent(1 - keep / of)}, kept {percent(keep / of)} of the linear layers.")
 
 
 def protocol() -> None:
@@ -241,15 +241,14 @@ def before_start() -> None:
 
 def _cost(config: RunConfig, description: Description) -> None:
     found = _estimate(config.canonical(), description)
-    st.markdown(
-        f"""
-| | needed | free |
-|:--|--:|--:|
-| Time | about {duration(60 * found.minutes)} | |
-| Memory | {size(found.memory_bytes)} | {size(found.memory_free)} |
-| Disk | {size(found.disk_bytes)} | {size(found.disk_free)} |
-"""
+    rows = (
+        ("Time", duration(60 * found.minutes), ""),
+        ("Memory", size(found.memory_bytes), size(found.memory_free)),
+        ("Disk", size(found.disk_bytes), size(found.disk_free)),
     )
+    # a number stays on the line of its unit
+    lines = [" | ".join(cell.replace(" ", "\u00a0") for cell in row) for row in rows]
+    st.markdown("\n".join(["| | needed | free |", "|:--|--:|--:|", *(f"| {line} |" for line in lines)]))
     with st.expander("What stays in memory", type="compact"):
         st.markdown("\n".join(f"- {line}" for line in found.plan.lines(size)))
     if found.fits:

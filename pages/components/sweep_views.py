@@ -135,10 +135,11 @@ def _front(table: pd.DataFrame, view: str) -> None:
         return
     front = sweeps.pareto(table, x, y)
     charts.title("Every run a point: lower, and further left, is better", help=words)
-    charts.method_key(list(dict.fromkeys(table["method"])), dense=False)
+    dense = figures.dense_level(table, y) is not None
+    charts.method_key(list(dict.fromkeys(table["method"])), dense=dense)
     st.caption(
-        "Shapes: structures. Ringed and joined: the Pareto front, the runs that no other run beats in both. Click a "
-        "point to open its run."
+        f"{plain(figures.shape_key(table))}. Ringed and joined: the Pareto front, the runs that no other run beats in "
+        "both. Click a point to open its run."
     )
     figure = figures.front_figure(table, x, y, front.tolist())
     alt = f"{figures.AXES[y]} against {figures.AXES[x]}, a point for each of {len(table)} runs"
@@ -185,17 +186,23 @@ def _best(front: pd.DataFrame) -> None:
 def _multiples(table: pd.DataFrame) -> None:
     metrics = [name for name in ("average", "ratio", "backward_transfer") if table[name].notna().any()]
     metric = _measure(table, metrics)
-    charts.method_key(list(dict.fromkeys(table["method"])), dense=False)
-    st.caption("Dots: runs. Lines: mean over seeds. All panels have one scale. Click a dot to open its run.")
-    values = table[metric].dropna().astype(float)
     panels = list(table.groupby(["checkpoint", "order"], sort=False))
+    levels = [figures.dense_level(part, metric) for _, part in panels]
+    dense = metric != "backward_transfer" and any(level is not None for level in levels)
+    charts.method_key(list(dict.fromkeys(table["method"])), dense=dense)
+    st.caption(
+        f"{plain(figures.shape_key(table))}. Points: runs. Lines: mean over seeds. All panels have one scale. Click a "
+        "point to open its run."
+    )
+    values = [*table[metric].dropna().astype(float), *(level for level in levels if level is not None)]
+    limits, shapes = (min(values), max(values)), figures.shapes_of(table)
     places: list[Any] = []
     while len(places) < min(len(panels), _PANELS):
         places += st.columns(min(3, len(panels)), gap="medium")
     for number, (place, (names, part)) in enumerate(zip(places, panels, strict=False), start=1):
         with place:
             charts.title(plain(f"{names[0]}: {names[1]}"))
-            figure = figures.multiples_figure(part, metric, (float(values.min()), float(values.max())))
+            figure = figures.multiples_figure(part, metric, limits, shapes)
             alt = f"{figures.AXES[metric]} against bytes kept, panel {number} of {len(panels)}"
             charts.show_selectable(figure, part, f"panel-{number}", alt, _open)
     if len(panels) > _PANELS:

@@ -57,7 +57,7 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
     better = int((table["value"] > 0).sum())
     against = "the best mask" if mask == BEST else f"the {mask} mask"
     st.markdown(
-        f"At {percent(share)} of the bytes **{better} of {len(table)}** layers lose less with {against}, "
+        f"At {percent(share, 2)} of the bytes **{better} of {len(table)}** layers lose less with {against}, "
         f"{len(table) - better} with {'the best low rank' if low == BEST else low}."
     )
     charts.title(
@@ -138,7 +138,7 @@ def offer(setting: Setting, share: float) -> None:
             show_error(CopalError(problem))
     time = f", about {duration(60 * cost.minutes)}" if cost is not None else ""
     st.button(
-        f"Evaluate the whole model at {percent(share)}{time}",
+        f"Evaluate the whole model at {percent(share, 2)}{time}",
         type="primary",
         key="evaluate-budget",
         on_click=_start,

@@ -31,7 +31,7 @@ def test_every_combination_is_there_once() -> None:
     found = grid(orders=0).configs()
     assert len(found) == len({one.canonical() for one in found}) == 2 * 3 * 2 * 2
     assert {one.domains for one in found} == {("python-code", "shakespeare"), ("shakespeare", "python-code")}
-    assert {str(one.structure) for one in found} == {"30% per row", "50% per row", "2:4"}
+    assert {str(one.structure) for one in found} == {"30 % per row", "50 % per row", "2:4"}
     assert {one.protocol.seed for one in found} == {0, 1}
     assert all(len(one.methods) == 1 for one in found)
 

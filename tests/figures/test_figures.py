@@ -11,7 +11,7 @@ import plotly.io as pio
 import pytest
 
 from copal_core.errors import InvalidValueError
-from copal_core.figures import cells, forgetting, layers, parameters, stasis, template
+from copal_core.figures import cells, forgetting, layers, parameters, stasis, sweep, template
 
 DOMAINS = ["code", "drama"]
 METHODS = ["copal:accumulate", "wanda:restart"]
@@ -189,3 +189,37 @@ def test_empty_records_draw_empty_figures(
     empty = forgetting.curve_table(perplexity.iloc[:0], METHODS, DOMAINS, "code")
     forgetting.curve_figure(empty, added=1)
     forgetting.transfer_figure(forgetting.summary_table(perplexity.iloc[:0], METHODS, DOMAINS))
+
+
+def test_shares_are_written_on_axes_as_in_the_text() -> None:
+    assert template.percent_ticks(0, 1, 4)["ticktext"] == ["0 %", "50 %", "100 %"]
+    assert template.percent_ticks(0.4, 1)["ticktext"] == [f"{tens}0 %" for tens in range(4, 11)]
+    assert template.percent_ticks(0, 0.003, 5)["ticktext"][:3] == ["0 %", "0.1 %", "0.2 %"]
+
+
+def test_a_line_of_a_sweep_never_joins_structures_that_only_weigh_the_same() -> None:
+    structures = ["30 % per row", "50 % per row", "2:4"]
+    rows = [
+        {
+            "run": name,
+            "method": "wanda:restart",
+            "structure": name,
+            "checkpoint": "tiny",
+            "order": "a",
+            "seed": 0,
+        }
+        for name in structures
+    ]
+    numbers = {"kept": [0.7625, 0.5625, 0.5625], "bytes": [7, 5, 5], "average": [9.0, 10.0, 14.0]}
+    table = pd.DataFrame(rows).assign(**numbers, dense_average=8.0, backward_transfer=0.0)
+    shapes = sweep.shapes_of(table)
+    lines = [
+        trace
+        for trace in sweep.multiples_figure(table, "average", (8, 14), shapes).data
+        if trace.mode == "lines"
+    ]
+    assert [list(line.y) for line in lines] == [[10.0, 9.0], [14.0]]
+    assert sweep.shape_key(table) == "● 30 % per row, ■ 50 % per row, ◆ 2:4"
+    dense = sweep.front_figure(table, "kept", "average", [False] * 3).data[-1]
+    assert dense.name == "dense model" and list(dense.y) == [8.0, 8.0]
+    assert sweep.dense_level(table.assign(dense_average=[8.0, 8.0, 9.0]), "average") is None

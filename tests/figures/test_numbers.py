@@ -12,6 +12,7 @@ from copal_core.figures import numbers
     [
         (None, "–"), (math.nan, "–"), (math.inf, "∞"), (0, "0"), (8.123456, "8.12"), (40.1999999, "40.2"),
         (1234.5678, "1,235"), (-2.5, "−2.50"), (0.0000123, "1.23×10⁻⁵"), (6.02e23, "6.02×10²³"), (-1e6, "−1.00×10⁶"),
+        (99.9999, "100"),
     ],
 )  # fmt: skip
 def test_compact_shows_three_figures(value: float | None, text: str) -> None:

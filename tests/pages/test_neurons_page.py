@@ -68,7 +68,7 @@ def test_cost_of_removing_shows_every_domain_and_says_where_information_stands(
     text = text_of(app)
     assert "With 10 % of the neurons removed" in text and "mutual-information:accumulate" in text
     assert "10 of 96 hidden neurons go" in text
-    assert "removed 10%, 30% of the neurons" in text and "50% per row" not in text
+    assert "removed 10 %, 30 % of the neurons" in text and "50 % per row" not in text
     app.selectbox(key="linked-step").set_value(1).run()
     assert not app.exception and app.query_params["step"] == "1"
     app.selectbox(key="linked-share").set_value(0.3).run()

@@ -83,7 +83,7 @@ def test_filters_narrow_and_never_empty_the_page(group: Group, open_page: Opener
     assert len(app.get("plotly_chart")) == 1
     app.multiselect(key="sweep-method").set_value(["wanda:restart"]).run()
     assert not app.exception and "wanda" in text_of(app)
-    app.multiselect(key="sweep-structure").set_value(["50% per row"]).run()
+    app.multiselect(key="sweep-structure").set_value(["50 % per row"]).run()
     app.multiselect(key="sweep-seed").set_value([1]).run()
     assert not app.exception and len(app.get("plotly_chart")) == 1
 
