@@ -105,7 +105,7 @@ def test_a_node_killed_in_mid_sweep_changes_no_bit(
         assert len(found) > 5 and found == wanted
     table = sweeps.outcomes(group)
     assert len(table) == 14 and table["average"].notna().all() and set(table["method"]) == set(METHODS)
-    assert set(table[table["method"] == METHODS[-1]]["structure"]) == {"25% of the neurons"}
+    assert set(table[table["method"] == METHODS[-1]]["structure"]) == {"25 % of the neurons"}
     assert table["kept"].between(0, 1, inclusive="neither").all()
 
 

@@ -54,8 +54,8 @@ def test_a_method_with_an_amount_of_its_own_is_computed_once() -> None:
     assert [str(one.methods[0]) for one in found].count(own[0]) == 1
     assert len(found) == 2 * 1 + 2 * 3
     words = {str(one.methods[0]): described(one, sweeps.KIND) for one in found}
-    assert "10% of the neurons" in words[own[0]] and "per row" not in words[own[0]]
-    assert "70% of the bytes kept" in words[own[1]] and "2:4" in words["wanda:restart"]
+    assert "10 % of the neurons" in words[own[0]] and "per row" not in words[own[0]]
+    assert "70 % of the bytes kept" in words[own[1]] and "2:4" in words["wanda:restart"]
     # what is not computed does not count against the bound: 1 + 1 + 3 runs of each of 200 seeds
     assert len(grid(methods=methods[:2] + methods[3:], seeds=range(200)).configs()) == 1000
 
