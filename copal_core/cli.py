@@ -292,8 +292,10 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--structure", default="unstructured", help="unstructured, or N:M = keep N of each M inputs"
     )
-    run.add_argument("--sparsity", type=float, default=0.5, help="share removed (unstructured)")
-    run.add_argument("--group", default="row", choices=["row", "layer"], help="where thresholds are compared")
+    run.add_argument("--sparsity", type=float, help="share removed where unstructured; default: 0.5")
+    run.add_argument(
+        "--group", choices=["row", "layer"], help="compared within, where unstructured; default: row"
+    )
     run.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
     run.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
     run.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])

@@ -31,12 +31,12 @@ def add_commands(command: AddCommand) -> None:
         ("--domain", str, "once each, in order"),
         ("--method", str, "NAME:STRATEGY, once for each"),
         ("--structure", str, "unstructured or N:M, once for each; default: unstructured"),
-        ("--sparsity", float, "share removed, once for each; default: 0.5"),
+        ("--sparsity", float, "share removed where unstructured, once for each; default: 0.5"),
         ("--seed", int, "once for each; default: 0"),
     ):
         sweep.add_argument(name, type=kind, action="append", default=[], help=words)
     sweep.add_argument(
-        "--group", default="row", choices=["row", "layer"], help="where thresholds are compared"
+        "--group", choices=["row", "layer"], help="compared within, where unstructured; default: row"
     )
     sweep.add_argument(
         "--orders", type=int, default=1, help="orders of the domains: 1 as given, 0 all, n random"
@@ -103,9 +103,7 @@ def _grid(options: argparse.Namespace) -> sweeps.Grid:
         checkpoints=options.checkpoint or ["smollm2-135m"],
         domains=options.domain,
         methods=[Method.parse(text) for text in options.method],
-        structures=sweeps.structures(
-            options.structure or ["unstructured"], options.sparsity or [0.5], options.group
-        ),
+        structures=sweeps.structures(options.structure or ["unstructured"], options.sparsity, options.group),
         seeds=options.seed or [0],
         orders=options.orders,
         protocol=protocol,

@@ -86,18 +86,40 @@ class Structure(_Frozen):
         return self
 
     @classmethod
-    def parse(cls, text: str, sparsity: float = 0.5, group: Literal["row", "layer"] = "row") -> Structure:
-        """Read 'unstructured' or 'N:M' (keep N of each M inputs)."""
+    def parse(
+        cls, text: str, sparsity: float | None = None, group: Literal["row", "layer"] | None = None
+    ) -> Structure:
+        """Read 'unstructured' or 'N:M' (keep N of each M inputs).
+
+        sparsity, group: as asked for, None where nobody did. N:M has both in its name: raises InvalidValueError for a
+        sparsity that is not its own, and for a group.
+        """
         match = _PATTERN.match(text.strip())
         if match is not None:
             keep, size = int(match[1]), int(match[2])
             removed = 1 - keep / size if 0 < keep < size else 0.0
-            return cls(kind="n:m", keep=keep, group_size=size, sparsity=removed)
+            made = cls(kind="n:m", keep=keep, group_size=size, sparsity=removed)
+            made._check_asked(sparsity, group)
+            return made
         if text.strip() != "unstructured":
             raise InvalidValueError(
                 f"structure '{text[:80]}' is not known; use unstructured or N:M, such as 2:4"
             )
-        return cls(sparsity=sparsity, group=group)
+        asked = {"sparsity": sparsity, "group": group}
+        return cls(**{name: value for name, value in asked.items() if value is not None})
+
+    def _check_asked(self, sparsity: float | None, group: str | None) -> None:
+        """Raise InvalidValueError for what N:M leaves no choice of."""
+        if sparsity is not None and not abs(sparsity - self.removed) <= 1e-3:  # so that 0.667 is 1:3's
+            raise InvalidValueError(
+                f"sparsity {sparsity:g} does not go with structure {self}, which removes exactly {self.removed:.6g}; "
+                "leave the sparsity out, choose another N:M, or use structure unstructured"
+            )
+        if group is not None:
+            raise InvalidValueError(
+                f"group '{group}' does not go with structure {self}, which compares within each {self.group_size} "
+                "inputs; leave the group out, or use structure unstructured"
+            )
 
     def check_divides(self, columns: int) -> None:
         """Raise InvalidValueError when N:M groups do not divide an input dimension of `columns`."""

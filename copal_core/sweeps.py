@@ -88,16 +88,18 @@ class Grid:
 
 
 def structures(
-    texts: Sequence[str], sparsities: Sequence[float], group: Literal["row", "layer"] = "row"
+    texts: Sequence[str], sparsities: Sequence[float] = (), group: Literal["row", "layer"] | None = None
 ) -> list[Structure]:
-    """'unstructured' once for each sparsity, N:M once each."""
+    """'unstructured' once for each sparsity (0.5 where there is none), N:M once each.
+
+    Raises InvalidValueError for sparsities, or a group, that would change nothing: where all structures are N:M.
+    """
     found = []
     for text in texts:
-        if text == "unstructured":
-            found += [Structure.parse(text, sparsity, group) for sparsity in sparsities]
-        else:
-            found.append(Structure.parse(text))
-    return found
+        asked = text == "unstructured" or "unstructured" not in texts
+        for sparsity in (asked and sparsities) or [None]:
+            found.append(Structure.parse(text, sparsity, group if asked else None))
+    return list(dict.fromkeys(found))
 
 
 def outcomes(group: Group) -> pd.DataFrame:

@@ -144,7 +144,7 @@ def finished(
     @cache
     def compute(structure: str, propagate: str) -> RunStore:
         pattern, _, group = structure.partition(" ")
-        asked = Structure.parse(pattern, group=group or "row")
+        asked = Structure.parse(pattern, group=group or None)
         config = small_config(methods, domains=3, structure=asked, propagate=propagate)
         store = Runs(tmp_path_factory.mktemp("finished")).create(config)
         experiment.run(store)

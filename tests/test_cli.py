@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from copal_core.cli import main
+from copal_core.config import RunConfig
 from copal_core.runs import Runs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +106,12 @@ BAD: dict[str, tuple[list[str], str]] = {
     "windows": (["--calibration", "16"], "not of the form COUNTxLENGTH"),
     "sparsity": (["--sparsity", "1.5"], "sparsity = 1.5 is not valid"),
     "structure": (["--structure", "4:2"], "keeps everything"),
+    "sparsity of N:M": (
+        ["--structure", "2:4", "--sparsity", "0.7"],
+        "sparsity 0.7 does not go with structure 2:4",
+    ),
+    "no sparsity of N:M": (["--structure", "2:4", "--sparsity", "nan"], "which removes exactly 0.5; leave"),
+    "group of N:M": (["--structure", "4:8", "--group", "row"], "group 'row' does not go with structure 4:8"),
     "device": (["--device", "banana"], "use auto, cpu, cuda, cuda:N or cuda:all"),
     "long number": (["--calibration", "9" * 5000 + "x2"], "not of the form COUNTxLENGTH"),
     "option twice": (["--method", "copal[epsilon=0.1,epsilon=0.2]:joint"], "'epsilon' of method"),
@@ -132,13 +139,42 @@ def test_bad_input_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    "bad", ["domain", "missing file", "method", "strategy", "option", "windows", "sparsity"]
+    "bad",
+    ["domain", "missing file", "method", "strategy", "option", "windows", "sparsity", "sparsity of N:M"],
 )
 def test_bad_input_leaves_no_run_behind(
     capsys: pytest.CaptureFixture[str], arguments: list[str], runs: Runs, bad: str
 ) -> None:
     run_here(capsys, *arguments, *BAD[bad][0])
     assert runs.list() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "described"),
+    [
+        ((), "50% per row"),
+        (("--group", "layer"), "50% per layer"),
+        (("--sparsity", "0.3"), "30% per row"),
+        (("--structure", "2:4"), "2:4"),
+        (("--structure", "2:4", "--sparsity", "0.5"), "2:4"),
+        (("--structure", "1:3", "--sparsity", "0.667"), "1:3"),
+    ],
+)
+def test_structure_as_it_is_asked_for(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], described: str
+) -> None:
+    seen: list[RunConfig] = []
+    monkeypatch.setattr("copal_core.cli.print_plan", lambda config, as_json: seen.append(config))
+    assert main([*arguments, *given, "--plan"]) == 0
+    assert str(seen[0].structure) == described
+    assert RunConfig.from_json(seen[0].canonical()) == seen[0]
+
+
+def test_a_run_of_before_with_an_unused_sparsity_still_loads() -> None:
+    structure = {"kind": "n:m", "sparsity": 0.7, "group": "layer", "keep": 2, "group_size": 4}
+    content = {"checkpoint": "tiny", "domains": ["a"], "methods": ["wanda:joint"], "structure": structure}
+    text = json.dumps({"format": 1, **content})
+    assert RunConfig.from_json(text).structure.removed == 0.5
 
 
 @pytest.mark.parametrize("name", ["show", "resume", "cancel"])
