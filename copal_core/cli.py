@@ -65,8 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         ),
     )
     if options.plan:
-        check_names(config)
-        print_plan(config, options.json)
+        print_plan(check_names(config), options.json)
         return 0
     return _compute(create(config, options), options)
 
@@ -116,8 +115,8 @@ def _branch(options: argparse.Namespace) -> int:
     from copal_core import jobs
     from copal_core.domains import find
 
-    find(options.domain)  # refuse an unknown one before a run's folder is made
-    store = jobs.branch(Runs(options.runs).open(options.run), options.step, options.domain)
+    domain = find(options.domain).spec  # refuses an unknown one before a run's folder is made
+    store = jobs.branch(Runs(options.runs).open(options.run), options.step, domain)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
     return _compute(store, options)
 
@@ -144,24 +143,25 @@ def _check_text(options: argparse.Namespace) -> None:
 
 def create(config: RunConfig, options: argparse.Namespace) -> RunStore:
     """The folder of a new run, once all its names are known."""
-    check_names(config)
-    store = Runs(options.runs).create(config, options.title)
+    store = Runs(options.runs).create(check_names(config), options.title)
     print(f"run {store.id} in {store.folder.parent}", file=sys.stderr)
     return store
 
 
-def check_names(config: RunConfig) -> None:
-    """Refuse unknown domains, methods and options before a run's folder is made."""
+def check_names(config: RunConfig) -> RunConfig:
+    """Refuse unknown domains, methods and options before a run's folder is made.
+
+    Returns the configuration as it means the same from any folder: files by their absolute paths.
+    """
     from copal_core.compressors import build_compressor
     from copal_core.domains import find
     from copal_core.strategies import STRATEGIES
 
-    for domain in config.domains:
-        find(domain)
-
+    domains = tuple(find(domain).spec for domain in config.domains)
     for method in config.methods:
         build_compressor(method.name, method.options)
         STRATEGIES.get(method.strategy)
+    return RunConfig(**{**dict(config), "domains": domains})
 
 
 def _compute(store: RunStore, options: argparse.Namespace) -> int:

@@ -79,6 +79,7 @@ def _protocol(options: argparse.Namespace) -> Protocol:
 def _decompose(options: argparse.Namespace) -> int:
     from copal_core.compressors import build_compressor
     from copal_core.decompositions import DecompositionConfig, Decompositions, parse_method
+    from copal_core.domains import find
 
     root = Decompositions(options.runs)
     if options.resume:
@@ -87,7 +88,9 @@ def _decompose(options: argparse.Namespace) -> int:
     for text in methods:
         method = parse_method(text)
         build_compressor(method.name, method.options)
-    asked = (tuple(options.domain), methods, tuple(options.keep or (0.8,)), tuple(options.target))
+    files = {given: find(given).spec for given in options.domain}  # by their absolute paths
+    targets = tuple(files.get(target, target) for target in options.target)
+    asked = (tuple(files[given] for given in options.domain), methods, tuple(options.keep or (0.8,)), targets)
     if options.out:
         options.out = new_folder(options.out)
     return _compute(root.create(DecompositionConfig(options.checkpoint, *asked, _protocol(options))), options)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from copal_core import cluster, sweeps
-from copal_core.config import Method, Protocol, Windows
+from copal_core.config import Method, Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError
 from copal_core.groups import ACTIVE, Group, Groups, summary
 
@@ -87,11 +87,11 @@ def _sweep(options: argparse.Namespace) -> int:
         ):  # a request to cancel one that is at work, or just starts, stays
             group.clear_cancel()
     else:
-        group = groups.create(sweeps.KIND, _grid(options).configs(), title=options.title)
+        group = groups.create(sweeps.KIND, _configs(options), title=options.title)
     return _compute(group, where, options.json)
 
 
-def _grid(options: argparse.Namespace) -> sweeps.Grid:
+def _configs(options: argparse.Namespace) -> list[RunConfig]:
     protocol = Protocol(
         calibration=Windows.parse(options.calibration),
         evaluation=Windows.parse(options.evaluation),
@@ -110,9 +110,7 @@ def _grid(options: argparse.Namespace) -> sweeps.Grid:
     )
     from copal_core.cli import check_names
 
-    for config in grid.configs()[: len(grid.methods)]:
-        check_names(config)
-    return grid
+    return [check_names(config) for config in grid.configs()]
 
 
 def _compute(group: Group, where: cluster.Cluster, as_json: bool) -> int:

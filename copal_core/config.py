@@ -105,8 +105,7 @@ class Structure(_Frozen):
             raise InvalidValueError(
                 f"structure '{text[:80]}' is not known; use unstructured or N:M, such as 2:4"
             )
-        asked = {"sparsity": sparsity, "group": group}
-        return cls(**{name: value for name, value in asked.items() if value is not None})
+        return cls(sparsity=0.5 if sparsity is None else sparsity, group=group or "row")
 
     def _check_asked(self, sparsity: float | None, group: str | None) -> None:
         """Raise InvalidValueError for what N:M leaves no choice of."""

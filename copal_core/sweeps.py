@@ -97,8 +97,10 @@ def structures(
     found = []
     for text in texts:
         asked = text == "unstructured" or "unstructured" not in texts
-        for sparsity in (asked and sparsities) or [None]:
-            found.append(Structure.parse(text, sparsity, group if asked else None))
+        found += [
+            Structure.parse(text, sparsity, group if asked else None)
+            for sparsity in (sparsities if asked and sparsities else (None,))
+        ]
     return list(dict.fromkeys(found))
 
 

@@ -177,6 +177,41 @@ def test_a_run_of_before_with_an_unused_sparsity_still_loads() -> None:
     assert RunConfig.from_json(text).structure.removed == 0.5
 
 
+def test_a_relative_file_is_found_from_another_folder(
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    runs: Runs,
+    texts: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home, elsewhere = Path(texts[0]).parent, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    relative = [os.path.relpath(one, home) if one in texts else one for one in arguments]
+    assert relative != arguments
+    monkeypatch.chdir(home)
+    with monkeypatch.context() as patch:  # made, and nothing sampled yet
+        patch.setattr("copal_core.cli._compute", lambda store, options: 0)
+        assert run_here(capsys, *relative)[0] == 0
+    (made,) = runs.list()
+    assert runs.open(made.id).config.domains == tuple(texts[:2])
+    monkeypatch.chdir(elsewhere)
+    status, printed, errors = run_here(capsys, "resume", made.id, "--json")
+    assert status == 0, errors
+    # a branch made from one folder, and resumed from another
+    (elsewhere / "next.txt").write_text(Path(texts[2]).read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr("copal_core.cli._compute", lambda store, options: 0)
+        assert run_here(capsys, "branch", made.id, "--step", "1", "--domain", "next.txt")[0] == 0
+    monkeypatch.chdir(home)
+    branched = next(run for run in runs.list() if run.id != made.id)
+    status, printed, errors = run_here(capsys, "resume", branched.id, "--json")
+    assert status == 0, errors
+    content = {domain["name"]: domain for domain in json.loads(printed)["domains"]}
+    assert content["next.txt"]["spec"] == str(elsewhere / "next.txt")
+    assert content["next.txt"]["content_hash"] != next(iter(content.values()))["content_hash"]
+
+
 @pytest.mark.parametrize("name", ["show", "resume", "cancel"])
 @pytest.mark.parametrize(("run", "said"), [("not-there", "there is no run"), ("../../etc", "is not valid")])
 def test_an_unknown_run(

@@ -18,7 +18,6 @@ class FileDomain(Domain):
     def __init__(self, spec: str) -> None:
         """Find the file, without reading it. Raises DomainError when there is none or its format is unknown."""
         self.path, self.column = _parse(spec)
-        self.spec = spec
         self.name = self.path.name + (f"#{self.column}" if self.column else "")
         self.label = self.name
         if self.path.suffix.lower() not in READERS:
@@ -32,6 +31,9 @@ class FileDomain(Domain):
             raise DomainError(f"file '{self.path}' does not exist; check the path")
         if not self.path.is_file():
             raise DomainError(f"'{self.path}' is not a file; give the path of one {self.path.suffix} file")
+        # absolute, so that a run resumed or branched from another folder finds the same file
+        self.path = Path(os.path.abspath(self.path))
+        self.spec = str(self.path) + (f"#{self.column}" if self.column else "")
 
     def documents(self) -> Iterator[Document]:
         """The documents that seed 0 would read of a large file, else all. Raises DomainError."""
