@@ -37,8 +37,8 @@ class Statistic(ABC):
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         """Add tokens in place.
 
-        inputs: (tokens, in). outputs: each projection's (tokens, out), in the group's order; empty unless
-        `needs_outputs`. weight: (out, in) stacked; None unless `needs_weight`.
+        inputs: (tokens, in). outputs: each projection's W x (tokens, out), without its bias, in the group's order;
+        empty unless `needs_outputs`. weight: (out, in) stacked; None unless `needs_weight`.
         """
 
 

@@ -62,6 +62,7 @@ class _GroupHook:
     ) -> None:
         self._group = gathered.groups.setdefault(group, GroupStatistics())
         self._names = GROUPS[group]
+        self._biases = {name: member.bias for name, member in zip(self._names, members, strict=True)}
         self._statistics = statistics
         self._outputs: dict[str, Tensor] = {}
         weights = [member.weight for member in members]
@@ -79,7 +80,9 @@ class _GroupHook:
 
     def on_output(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-            self._outputs[name] = output
+            bias = self._biases[name]
+            # what perturbing the weight or the input moves; a bias stands still
+            self._outputs[name] = output if bias is None else output - bias
             if len(self._outputs) == len(self._names):
                 self._update(arguments[0])
 

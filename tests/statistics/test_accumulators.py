@@ -22,6 +22,7 @@ from copal_core.statistics import (
 )
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.statistics.capture import InputsSeen, capture
+from tests.conftest import SIZES
 
 ALL = (InputSquareSum(), InputGram(), AbsoluteCoupling())
 COUPLINGS = (AbsoluteCoupling(), FiniteDifferenceCoupling(0.01), AutogradCoupling(0.01))
@@ -30,6 +31,18 @@ COUPLINGS = (AbsoluteCoupling(), FiniteDifferenceCoupling(0.01), AutogradCouplin
 @pytest.fixture
 def backbone(small_model: Path) -> Backbone:
     return Backbone(small_model, "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def with_biases(make_model: Callable[..., Path]) -> Backbone:
+    """Every projection has a bias as large as what its weight gives."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(LlamaConfig(**{**SIZES, "attention_bias": True, "mlp_bias": True}))
+    for name, parameter in model.named_parameters():
+        if name.endswith("proj.bias"):
+            torch.nn.init.normal_(parameter)
+    return Backbone(make_model(model), "cpu", "float32")
 
 
 @pytest.fixture
@@ -203,8 +216,13 @@ def test_the_estimators_agree_on_a_linear_layer(statistic: Statistic) -> None:
     torch.testing.assert_close(total, expected, rtol=1e-3, atol=0)
 
 
-def test_the_estimators_agree_in_a_decoder_block(backbone: Backbone, windows: Tensor) -> None:
-    closed, finite, autograd = (gather(backbone, windows, (statistic,)) for statistic in COUPLINGS)
+@pytest.mark.parametrize("which", ["backbone", "with_biases"])
+def test_the_estimators_agree_in_a_decoder_block(
+    which: str, windows: Tensor, request: pytest.FixtureRequest
+) -> None:
+    """A bias stands still when weights and inputs move: it is no part of the sensitivity."""
+    model = request.getfixturevalue(which)
+    closed, finite, autograd = (gather(model, windows, (statistic,)) for statistic in COUPLINGS)
     for group in GROUPS:
         expected = closed.groups[group].totals["absolute_coupling"]
         for other in (finite, autograd):
