@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from copal_core import budget
@@ -138,11 +137,9 @@ def _records(
         budget.dense_bytes(rows, columns),
     )
     if isinstance(result, Factors):
-        kind, rank, parameters = "rank", result.rank, result.parameters
-        size = budget.rank_bytes(rows, columns, rank)
+        kind, rank, parameters, size = "rank", result.rank, result.parameters, result.bytes
     elif isinstance(result, Masked):
-        kind, rank, parameters = "mask", 0, int(torch.count_nonzero(result.kept))
-        size = budget.mask_bytes(rows, columns, parameters)
+        kind, rank, parameters, size = "mask", 0, result.parameters, result.bytes
     record = FactorRecord(
         *place,
         projection=name,

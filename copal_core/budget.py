@@ -40,6 +40,16 @@ def pattern_bytes(rows: int, columns: int, keep: int, group: int, bits: int = VA
     return _bytes(kept * bits) + _bytes(kept * place_bits(group))
 
 
+def structure_bytes(structure: Structure, rows: int, columns: int, kept: int, bits: int = VALUE_BITS) -> int:
+    """A layer of which `structure` left `kept` weights."""
+    if structure.kind == "n:m":
+        return pattern_bytes(rows, columns, structure.keep, structure.group_size, bits)
+    size = (
+        mask_bytes(rows, columns, kept, bits) if structure.sparsity > 0 else dense_bytes(rows, columns, bits)
+    )
+    return min(size, dense_bytes(rows, columns, bits))
+
+
 def rank_bytes(rows: int, columns: int, rank: int, bits: int = VALUE_BITS) -> int:
     """Two factors, (rows, rank) and (rank, columns)."""
     return _bytes(rank_parameters(rows, columns, rank) * bits)

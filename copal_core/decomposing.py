@@ -25,7 +25,7 @@ from copal_core.evaluation import Weights, evaluate, no_change
 from copal_core.factored.linear import module_names, place_of
 from copal_core.factored.packed import save_factors
 from copal_core.factored.workshop import Member, Workshop
-from copal_core.lowrank._base import Decomposition
+from copal_core.lowrank._base import Decomposition, Factors, Masked
 from copal_core.lowrank.hybrid import Hybrid
 from copal_core.pruning import prune_block
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
@@ -208,16 +208,23 @@ def _live(workshop: Workshop, text: str, method: Any, keep: float) -> _Found:
 
     def weights_of(index: int, block: nn.Module) -> dict[str, Tensor]:
         base, given = dense_weights(block), block_statistics(library, index, targets)
+        stored: dict[str, Factors | Masked] = {}
         if isinstance(method, Hybrid):
             found = approximate_block(Hybrid(keep, method.mask), base, given, structure)
-            for name, choice in found.choices.items():
-                kind = "rank" if hasattr(choice.result, "left") else "mask"
+            weights, stored = found.weights, {name: one.result for name, one in found.choices.items()}
+            for name, one in stored.items():
+                kind = "rank" if isinstance(one, Factors) else "mask"
                 size["kinds"].setdefault(kind, []).append([index, name])
-            weights = found.weights
         else:
-            weights = prune_block(method, base, given, structure).weights
-        size["parameters"] += sum(int(torch.count_nonzero(weight)) for weight in weights.values())
-        size["bytes"] += round(keep * sum(w.numel() for w in weights.values()) * budget.VALUE_BITS / 8)
+            pruned = prune_block(method, base, given, structure)
+            weights, stored = (
+                pruned.weights,
+                {name: Masked(kept, structure) for name, kept in pruned.kept.items()},
+            )
+        for name, weight in base.items():
+            small = stored.get(name)
+            size["parameters"] += weight.numel() if small is None else small.parameters
+            size["bytes"] += budget.dense_bytes(*weight.shape) if small is None else small.bytes
         return {name: weight.to(base[name].dtype) for name, weight in weights.items()}
 
     member = Member(text, keep, {}, 0, "training-free")

@@ -74,7 +74,7 @@ def prune_parts(
     """
     names, rows, empty = list(base), [weight.shape[0] for weight in base.values()], 0
     together = [names] if not criterion.by_row else [[name] for name in names]
-    given = [statistics] if not criterion.by_row else _by_projection(statistics, rows)
+    given = [statistics] if not criterion.by_row else statistics.by_rows(rows)
     for part_names, part_statistics in zip(together, given, strict=True):
         with exact_products():
             part = _part(criterion, {n: base[n] for n in part_names}, part_statistics, structure)
@@ -117,17 +117,11 @@ def mean_scores(
     if not criterion.by_row:
         parts = split(criterion.score(stack(base, names), statistics), names, rows)
         return {name: float(part.mean()) for name, part in parts.items()}
-    given = _by_projection(statistics, rows)
+    given = statistics.by_rows(rows)
     return {
         name: float(criterion.scores(weight, part).mean())
         for (name, weight), part in zip(base.items(), given, strict=True)
     }
-
-
-def _by_projection(statistics: GroupStatistics, rows: Sequence[int]) -> list[GroupStatistics]:
-    """The group's statistics, cut to the rows of each projection."""
-    ends = [sum(rows[: place + 1]) for place in range(len(rows))]
-    return [statistics.rows(end - count, end) for end, count in zip(ends, rows, strict=True)]
 
 
 def stack(weights: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -44,6 +44,11 @@ class Factors:
     def parameters(self) -> int:
         return self.left.numel() + self.right.numel()
 
+    @property
+    def bytes(self) -> int:
+        """As it is stored, at 16 bits a value."""
+        return budget.rank_bytes(self.left.shape[0], self.right.shape[1], self.rank)
+
     def weight(self) -> Tensor:
         """(out, in), in the factors' precision."""
         return self.left @ self.right
@@ -61,8 +66,19 @@ class Masked:
     """The other way to be small: a masked weight (out, in) with its mask; what a hybrid may choose."""
 
     kept: Tensor
+    structure: Structure
     values: Tensor | None = None  # (out, in) when the values differ from the dense ones
     warnings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        return int(torch.count_nonzero(self.kept))
+
+    @property
+    def bytes(self) -> int:
+        """As it is stored, index included, at 16 bits a value."""
+        rows, columns = self.kept.shape
+        return budget.structure_bytes(self.structure, rows, columns, self.parameters)
 
 
 @dataclass(frozen=True)

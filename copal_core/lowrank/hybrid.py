@@ -47,9 +47,9 @@ class Hybrid(Decomposition):
         criterion = build_criterion(self.mask, {})
         factors = WhitenedSvd(self.keep).decompose_group(weights, statistics, structure)
         gram, masked = statistics.mean("input_gram"), self.mask_structure(structure)
+        parts = statistics.by_rows([weight.shape[0] for weight in weights.values()])
         found = {}
-        for name, weight in weights.items():
-            own = _rows_of(statistics, weights, name)
+        for (name, weight), own in zip(weights.items(), parts, strict=True):
             pruned = criterion.prune(weight, own, masked, [weight.shape[0]])
             values = pruned.weight if criterion.updates_weights else None
             low = factors[name].result
@@ -58,7 +58,7 @@ class Hybrid(Decomposition):
             by_mask = relative_error(weight.float(), pruned.weight, gram)
             by_rank = relative_error(weight.float(), low.in_half().weight().float(), gram)
             if by_mask <= by_rank:
-                found[name] = Choice(Masked(pruned.kept, values, pruned.warnings), by_mask, by_rank)
+                found[name] = Choice(Masked(pruned.kept, masked, values, pruned.warnings), by_mask, by_rank)
             else:
                 found[name] = Choice(low, by_rank, by_mask)
         return found
@@ -68,21 +68,3 @@ class Hybrid(Decomposition):
         if not self.keep:
             return structure
         return Structure(sparsity=min(budget.sparsity_at(self.keep), 0.999))
-
-
-def _rows_of(statistics: GroupStatistics, weights: Mapping[str, Tensor], name: str) -> GroupStatistics:
-    """The statistics of one projection of a group: those of shape (stacked out, in) are cut to its rows."""
-    stacked = sum(weight.shape[0] for weight in weights.values())
-    start = 0
-    for other, weight in weights.items():
-        if other == name:
-            break
-        start += weight.shape[0]
-    rows = weights[name].shape[0]
-    totals = {
-        key: total[start : start + rows]
-        if key == "absolute_coupling" and total.shape[0] == stacked
-        else total
-        for key, total in statistics.totals.items()
-    }
-    return GroupStatistics(statistics.tokens, totals)

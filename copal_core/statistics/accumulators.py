@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -124,6 +125,11 @@ class GroupStatistics:
         """Views of what belongs to the stacked outputs `start` to `stop`."""
         totals = {n: t[start:stop] if n in PER_OUTPUT else t for n, t in self.totals.items()}
         return GroupStatistics(self.tokens, totals)
+
+    def by_rows(self, counts: Sequence[int]) -> list[GroupStatistics]:
+        """`rows` of the stacked projections, which have so many outputs each."""
+        ends = list(accumulate(counts))
+        return [self.rows(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
     def plus(self, other: GroupStatistics) -> GroupStatistics:
         """The statistics of both sets of tokens together."""

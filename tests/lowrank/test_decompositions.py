@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import Tensor
 
+from copal_core import budget
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.lowrank import LOWRANK
@@ -206,6 +207,18 @@ def test_the_hybrid_takes_the_better_of_the_two() -> None:
     assert isinstance(found["sparse"].result, Masked)
     for choice in found.values():
         assert choice.output_error <= choice.alternative_error
+
+
+@pytest.mark.parametrize("text", ["2:4", "4:8"])
+def test_the_hybrids_pattern_is_counted_as_it_is_stored(text: str) -> None:
+    weight, statistics = layer(24, 24, 200)
+    structure = Structure.parse(text)
+    found = (
+        build_decomposition("hybrid", {}).decompose_group({"a": weight}, statistics, structure)["a"].result
+    )
+    assert isinstance(found, Masked)
+    assert found.bytes == budget.pattern_bytes(24, 24, structure.keep, structure.group_size)
+    assert found.bytes == budget.structure_share(structure) * budget.dense_bytes(24, 24)
 
 
 @pytest.mark.parametrize("name", ["svd", "whitened-svd", "hybrid", "basel", "plrd"])

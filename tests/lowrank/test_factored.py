@@ -237,6 +237,9 @@ class TestDecompositions:
             assert set(member["perplexity"]) == {"code.txt", "drama.txt"} and member["bytes"] > 0
         allowed = 0.6 * result["projections"]["bytes"]
         assert all(m["bytes"] <= allowed * 1.01 for m in by_method.values())
+        # 0.6 of the bytes: factors keep so many parameters, a mask fewer, for its index takes room too
+        assert all(m["parameters"] <= 0.6 * result["projections"]["parameters"] for m in by_method.values())
+        assert {"rank", "mask"} & by_method["hybrid"]["kinds"].keys()
         assert by_method["svd"]["label"] == "training-free"
         assert "trained on" in by_method["plrd[tokens=2048,rate=0.003]"]["label"]
 
