@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from copal_core.cli_lists import list_checkpoints, list_domains, list_methods, p
 from copal_core.cli_lowrank import add_commands
 from copal_core.cli_neurons import add_neurons
 from copal_core.cli_plan import print_plan
+from copal_core.cli_signals import stop_on_signal
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
-from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
+from copal_core.errors import Cancelled, CopalError, InvalidValueError
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 
@@ -73,9 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     store = Runs(options.runs).open(options.run)
     if not store.recorded:
-        # a request to cancel a living process stays; this one will be refused the run's lock
-        if not _is_starting(store) and not store.is_locked():
-            store.clear_cancel()
+        store.forget_old_cancel()
         return _compute(store, options)
     raise CopalError(f"run '{store.id}' is a recorded run; it is finished")
 
@@ -124,14 +122,6 @@ def _branch(options: argparse.Namespace) -> int:
 # -- helpers -------------------------------------------------------------------------------------------
 
 
-def _is_starting(store: RunStore) -> bool:
-    """Whether the run was handed to this process just now: a request to cancel it is then a fresh one."""
-    try:
-        return store.written_state().status == "created"
-    except RunError:  # a damaged status.json; the run writes it anew
-        return False
-
-
 def _check_text(options: argparse.Namespace) -> None:
     """Refuse arguments whose bytes are not UTF-8: what a run keeps of them could not be written."""
     for name, value in vars(options).items():
@@ -172,21 +162,11 @@ def _compute(store: RunStore, options: argparse.Namespace) -> int:
 
 def compute(store: RunStore, options: argparse.Namespace | None = None) -> None:
     """Compute a run; progress goes to stderr, and a signal cancels it within one block."""
-    stopped = False
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal stopped
-        stopped = True
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_on_signal() as stopped:
         from copal_core import experiment  # torch: seconds, in which a signal may come already
 
         with cli_sweep.holders(options) as states:
-            experiment.run(store, _tell, lambda: stopped or store.cancel_requested(), states)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            experiment.run(store, _tell, lambda: stopped() or store.cancel_requested(), states)
 
 
 def _tell(event: dict[str, Any]) -> None:

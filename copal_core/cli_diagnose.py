@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from copal_core.cli_signals import stop_on_signal
 from copal_core.diagnosis.evidence import Place
 from copal_core.diagnosis.kept import Result
 from copal_core.errors import InvalidValueError
+from copal_core.job_folder import RunState
 from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
+from copal_core.store import RunStore
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -74,20 +75,9 @@ def _attribute(options: argparse.Namespace) -> int:
     attribution = Attribution(store, request_for(store, options.method, domain, options.by, options.windows))
     if options.again:
         (attribution.folder / "tally.json").unlink(missing_ok=True)
-    if attribution.state().status != "created":  # a request to cancel a process that starts just now stays
-        attribution.clear_cancel()
-    stopped = False
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal stopped
-        stopped = True
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        compute(attribution, _tell(options.json), lambda: stopped or attribution.cancel_requested())
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    attribution.forget_old_cancel()
+    with stop_on_signal() as stopped:
+        compute(attribution, _teller(), lambda: stopped() or attribution.cancel_requested())
     result = attribution.result()
     print(json.dumps(result, ensure_ascii=False)) if options.json else _print_ranking(result)
     return 0
@@ -103,7 +93,7 @@ def _domain_number(store: RunStore, text: str) -> int:
     raise InvalidValueError(f"domain '{text}' is not in the run; its domains: {', '.join(names)}")
 
 
-def _tell(quiet: bool) -> Callable[[RunState], None]:
+def _teller() -> Callable[[RunState], None]:
     """One line on stderr whenever the phase changes, and each tenth of the way."""
     said: set[str] = set()
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from copal_core import bands, grouping
+from copal_core.cli_signals import stop_on_signal
 from copal_core.config import RunConfig, Windows
 from copal_core.errors import InvalidValueError
-from copal_core.groups import ACTIVE, Group, Groups, orders, seeds, summary
+from copal_core.groups import Group, Groups, orders, seeds, summary
 from copal_core.runs import Runs
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -87,29 +87,16 @@ def _groups(options: argparse.Namespace) -> int:
     if options.cancel:
         grouping.cancel(group)
     if options.resume:
-        if (
-            group.state().status not in ACTIVE
-        ):  # a request to cancel one that is at work, or just starts, stays
-            group.clear_cancel()
+        group.forget_old_cancel()
         return _compute(group, options.json)
     _print(group, options.json)
     return 0
 
 
 def _compute(group: Group, as_json: bool) -> int:
-    stopped = False
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal stopped
-        stopped = True
-
     print(f"group {group.id}: {len(group.members)} runs in {group.root}", file=sys.stderr)
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        grouping.compute(group, _tell, lambda: stopped)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with stop_on_signal() as stopped:
+        grouping.compute(group, _tell, stopped)
     _print(group, as_json)
     return 0
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from copal_core.cli_signals import stop_on_signal
 from copal_core.config import Protocol, Windows
-from copal_core.errors import Cancelled, InvalidValueError
+from copal_core.errors import InvalidValueError
 from copal_core.files import new_folder
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -142,25 +142,13 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _compute(store: Any, options: argparse.Namespace) -> int:
-    from copal_core.decomposing import compute
-
-    stopped = False
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal stopped
-        stopped = True
-
     print(f"decomposition {store.id} in {store.folder.parent}", file=sys.stderr)
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        store.clear_cancel()
-        compute(store, _tell_event, lambda: stopped)
-        result = _after(store, options, store.result())
-    except KeyboardInterrupt:
-        raise Cancelled("the decomposition was cancelled") from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    store.forget_old_cancel()
+    with stop_on_signal() as stopped:
+        from copal_core.decomposing import compute  # torch: seconds, in which a signal may come already
+
+        compute(store, _tell_event, stopped)
+    result = _after(store, options, store.result())
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from copal_core import cluster, sweeps
+from copal_core.cli_signals import stop_on_signal
 from copal_core.config import Method, Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError
-from copal_core.groups import ACTIVE, Group, Groups, summary
+from copal_core.groups import Group, Groups, summary
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -82,10 +82,7 @@ def _sweep(options: argparse.Namespace) -> int:
             raise InvalidValueError(
                 f"group '{group.id}' is no sweep; `groups {group.id} --resume` goes on with it"
             )
-        if (
-            group.state().status not in ACTIVE
-        ):  # a request to cancel one that is at work, or just starts, stays
-            group.clear_cancel()
+        group.forget_old_cancel()
     else:
         group = groups.create(sweeps.KIND, _configs(options), title=options.title)
     return _compute(group, where, options.json)
@@ -114,19 +111,9 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
 
 
 def _compute(group: Group, where: cluster.Cluster, as_json: bool) -> int:
-    stopped = False
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal stopped
-        stopped = True
-
     print(f"sweep {group.id}: {len(group.members)} runs in {group.root}", file=sys.stderr)
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        cluster.compute(group, where, _tell, lambda: stopped)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with stop_on_signal() as stopped:
+        cluster.compute(group, where, _tell, stopped)
     _print(group, as_json)
     return 0
 

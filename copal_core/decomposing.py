@@ -20,16 +20,16 @@ from copal_core.comparison.statistics import ALL, GRAM, LayerLibrary, combined, 
 from copal_core.compressors import build_compressor
 from copal_core.config import Structure
 from copal_core.decompositions import DecompositionStore, parse_method
-from copal_core.errors import Cancelled, CopalError
+from copal_core.errors import Cancelled
 from copal_core.evaluation import Weights, evaluate, no_change
 from copal_core.factored.linear import module_names, place_of
 from copal_core.factored.packed import save_factors
 from copal_core.factored.workshop import Member, Workshop
+from copal_core.job_folder import RunState, ending
 from copal_core.lowrank._base import Decomposition, Factors, Masked
 from copal_core.lowrank.hybrid import Hybrid
 from copal_core.pruning import prune_block
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
-from copal_core.store import RunState
 from copal_core.variants import dense_weights
 
 Event = dict[str, Any]
@@ -45,18 +45,8 @@ def compute(
     can mend; the state is written in every case."""
     with store.lock():
         work = _Work(store, report, lambda: should_stop() or store.cancel_requested())
-        try:
+        with ending(work.finish, "cancelled; the members that were finished are kept"):
             work.compute()
-        except Cancelled:
-            work.finish("cancelled", "cancelled; the members that were finished are kept")
-            raise
-        except (CopalError, MemoryError, torch.OutOfMemoryError) as error:
-            work.finish("failed", str(error) or "the machine's memory is exhausted; keep fewer windows")
-            raise
-        except BaseException as error:
-            work.finish("failed", f"a defect: {type(error).__name__}: {error}")
-            raise
-        work.finish("done", "")
 
 
 @dataclass

@@ -13,21 +13,19 @@ import datetime
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from copal_core import files, jobs, sharing, soundness
+from copal_core import files, jobs, sharing
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.job_folder import JobFolder
 from copal_core.neurons import NEURONS
-from copal_core.runs import runs_root
-from copal_core.store import RunState, now
+from copal_core.places import runs_root
+from copal_core.store import RUN_ID
 
-_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}$")
 DEFAULT_PROTOCOL = Protocol(calibration=Windows(count=32, length=256), propagate="dense")
 
 
@@ -92,13 +90,16 @@ def parse_method(text: str) -> Method:
     return method
 
 
-class DecompositionStore:
+class DecompositionStore(JobFolder):
     """One decomposition's folder."""
+
+    again = "start it again"
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "config.json").is_file():
             raise RunError(f"there is no decomposition '{folder.name}' in {folder.parent}")
-        self.folder, self.id = folder, folder.name
+        super().__init__(folder, f"decomposition '{folder.name}'")
+        self.id = folder.name
 
     @cached_property
     def config(self) -> DecompositionConfig:
@@ -121,44 +122,6 @@ class DecompositionStore:
             raise InvalidValueError(f"'{name}' is not the name of a member")
         return self.folder / "members" / name
 
-    def state(self) -> RunState:
-        """As of a run: 'interrupted' when it says running and no process computes it."""
-        path = self.folder / "status.json"
-        content = files.read_json(path) if path.exists() else {}
-        if not soundness.sound_state(RunState, content):
-            raise RunError(f"status.json of decomposition '{self.id}' is damaged; start it again")
-        state = RunState(**content)
-        if state.status == "running" and not self.is_locked():
-            return replace(
-                state, status="interrupted", message="the process ended before it was done; start it again"
-            )
-        return state
-
-    def set_state(self, state: RunState) -> None:
-        files.write_json(self.folder / "status.json", asdict(replace(state, updated=now())), durable=False)
-
-    def request_cancel(self) -> None:
-        sharing.require_owner(self.folder)
-        files.touch(self.folder / "cancel")
-
-    def clear_cancel(self) -> None:
-        (self.folder / "cancel").unlink(missing_ok=True)
-
-    def cancel_requested(self) -> bool:
-        return (self.folder / "cancel").exists()
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises RunError when another process computes it."""
-        with files.held(
-            self.folder / "worker.lock", f"decomposition '{self.id}' is being computed by another process"
-        ):
-            yield
-
-    def is_locked(self) -> bool:
-        """Whether a living process computes it."""
-        return files.is_held(self.folder / "worker.lock")
-
 
 class Decompositions:
     """The decompositions of one root folder, which lies beside the runs."""
@@ -170,12 +133,12 @@ class Decompositions:
         """Newest first."""
         if not self.root.is_dir():
             return []
-        found = [path for path in sorted(self.root.iterdir(), reverse=True) if _ID.match(path.name)]
+        found = [path for path in sorted(self.root.iterdir(), reverse=True) if RUN_ID.match(path.name)]
         return [DecompositionStore(path) for path in found if (path / "config.json").is_file()]
 
     def open(self, name: str) -> DecompositionStore:
         """Raises InvalidValueError for what cannot be an id, RunError for an unknown one."""
-        if not _ID.match(name):
+        if not RUN_ID.match(name):
             raise InvalidValueError(
                 f"id '{name[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
             )
@@ -192,14 +155,7 @@ class Decompositions:
 
 def start(store: DecompositionStore) -> None:
     """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
-    sharing.require_owner(store.folder)
-    if store.is_locked():
-        raise RunError(f"decomposition '{store.id}' is being computed already; watch it or cancel it")
-    store.clear_cancel()
-    store.set_state(RunState(status="created", message="the process is starting"))
-    root = store.folder.parent.parent
-    command = ["decompose", "--resume", store.id, "--runs", str(root)]
-    jobs.spawn(command, store.folder / "process.log")
+    jobs.launch(store, ["decompose", "--resume", store.id, "--runs", str(store.folder.parent.parent)])
 
 
 def as_json(result: dict[str, Any]) -> str:

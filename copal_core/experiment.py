@@ -20,14 +20,15 @@ from copal_core.compressors import build_compressor
 from copal_core.config import Method
 from copal_core.continual import HoldStates, Step
 from copal_core.criteria._base import Criterion
-from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
+from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.evaluation import evaluate, no_change
+from copal_core.job_folder import RunState, ending
 from copal_core.lowrank._base import Decomposition
 from copal_core.neurons._base import NeuronSelector
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
 from copal_core.statistics.blockwise import HiddenStates
-from copal_core.store import RunState, RunStore
+from copal_core.store import RunStore
 from copal_core.strategies import STRATEGIES
 from copal_core.thinning import NeuronStep
 from copal_core.variants import variant
@@ -51,24 +52,9 @@ def run(
     with store.lock():
         files.remove_partial(store.folder)
         experiment = _Experiment(store, report, should_stop, states)
-        try:
+        kept = "cancelled; what was finished is kept, and resume goes on from there"
+        with ending(experiment.finish, kept):
             experiment.compute()
-        except Cancelled:
-            experiment.finish(
-                "cancelled", "cancelled; what was finished is kept, and resume goes on from there"
-            )
-            raise
-        except CopalError as error:
-            experiment.finish("failed", str(error))
-            raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            message = "the machine's memory is exhausted; resume when more is free, or use a smaller protocol"
-            experiment.finish("failed", message)
-            raise RunError(message) from error
-        except BaseException as error:
-            experiment.finish("failed", f"a defect: {type(error).__name__}: {error}")
-            raise
-        experiment.finish("done", "")
 
 
 @dataclass

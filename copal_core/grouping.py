@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from copal_core import files, jobs, sharing, shelf, turns
 from copal_core.errors import Cancelled, CopalError, RunError
-from copal_core.groups import ACTIVE, DISCARDED, Group, Member, described
-from copal_core.runs import Runs
+from copal_core.groups import DISCARDED, Group, Member, described
+from copal_core.job_folder import ACTIVE, RunState, ending
+from copal_core.runs import Runs, status_of
 from copal_core.store import RunStore
 
 Report = Callable[[dict[str, Any]], None]
+_CANCELLED = "cancelled; what was finished is kept, and resume goes on from there"
 
 
 def compute(
@@ -24,26 +27,28 @@ def compute(
     cancelled or should_stop says yes, and RunError at the end when a member failed.
     """
     with group.lock():
-        group.set_state("running")
-        problems: list[str] = []
 
         def stopping() -> bool:
             return should_stop() or group.cancel_requested()
 
-        try:
+        with at_work(group) as problems:
             for index, member in enumerate(group.members, start=1):
                 problems += _compute_member(group, member, index, report, stopping)
-        except Cancelled:
-            group.set_state(
-                "cancelled", "cancelled; what was finished is kept, and resume goes on from there"
-            )
-            raise
-        except BaseException as error:
-            group.set_state("failed", f"a defect: {type(error).__name__}: {error}")
-            raise
-        group.set_state("failed" if problems else "done", "; ".join(problems[:3]))
-    if problems:
-        raise RunError(f"{len(problems)} of {len(group.members)} runs did not finish: {problems[0]}")
+
+
+@contextmanager
+def at_work(group: Group) -> Iterator[list[str]]:
+    """Write what becomes of a group that is computed inside; yields the list that takes its members' problems.
+
+    Raises RunError at the end when there are any.
+    """
+    group.set_state(RunState("running"))
+    problems: list[str] = []
+    with ending(lambda status, message: group.set_state(RunState(status, message)), _CANCELLED):
+        yield problems
+        if problems:
+            count = f"{len(problems)} of {len(group.members)} runs did not finish"
+            raise RunError(f"{count}: {'; '.join(problems[:3])}")
 
 
 def _compute_member(
@@ -55,7 +60,7 @@ def _compute_member(
     if stopping():
         raise Cancelled("the group was cancelled")
     store = group.store_of(member) or _create(group, member, index)
-    if _finished(store):
+    if status_of(store) == "done":
         return []
     store.clear_cancel()
     turns.pass_on()
@@ -83,13 +88,6 @@ def _create(group: Group, member: Member, index: int) -> RunStore:
     return store
 
 
-def _finished(store: RunStore) -> bool:
-    try:
-        return store.state().status == "done"
-    except RunError:
-        return False
-
-
 def _drop_memory(store: RunStore) -> None:
     """What only a branch would need is by far the largest part of a run, and a group has many runs."""
     if store.info.get("group"):
@@ -99,19 +97,14 @@ def _drop_memory(store: RunStore) -> None:
 
 def start(group: Group) -> None:
     """Compute the group, or go on with it, in a process of its own. Raises RunError when one does already."""
-    sharing.require_owner(group.folder)
-    if group.is_locked():
-        raise RunError(f"group '{group.id}' is being computed already; watch it or cancel it")
-    group.clear_cancel()
-    group.set_state("starting")
-    jobs.spawn(["groups", group.id, "--resume", "--runs", str(group.root)], group.folder / "process.log")
+    jobs.launch(group, ["groups", group.id, "--resume", "--runs", str(group.root)])
 
 
 def progress(group: Group) -> tuple[int, float]:
     """(members done, share of the whole group from 0 to 1)."""
     done, share = 0, 0.0
     for store in group.stores():
-        finished = _finished(store)
+        finished = status_of(store) == "done"
         done += finished
         try:
             share += 1.0 if finished else min(1.0, max(0.0, store.state().progress))

@@ -10,21 +10,20 @@ import datetime
 import math
 import random
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from copal_core import amounts, files, sharing, soundness
+from copal_core import amounts, files, sharing
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.runs import Runs
-from copal_core.store import RUN_ID, RunStore, now
+from copal_core.job_folder import JobFolder, now
+from copal_core.runs import Runs, status_of
+from copal_core.store import RUN_ID, RunStore
 
 KINDS = ("repeat", "orders", "sweep")
-ACTIVE = ("starting", "running")
 DISCARDED = "discarded"
 MOST = 64  # runs of one group
 _SEEDS = 2**31
@@ -39,15 +38,6 @@ class Member:
 
     def settings(self) -> RunConfig:
         return RunConfig.from_json(self.config)
-
-
-@dataclass(frozen=True)
-class GroupState:
-    """Where a group stands. status: waiting, starting, running, done, failed, cancelled or interrupted."""
-
-    status: str = "waiting"
-    message: str = ""
-    updated: str = ""
 
 
 def seeds(config: RunConfig, count: int, calibrations: Sequence[Windows] = ()) -> list[RunConfig]:
@@ -99,11 +89,15 @@ def _changed(config: RunConfig, **values: Any) -> RunConfig:
     return RunConfig(**{**dict(config), **values})
 
 
-class Group:
+class Group(JobFolder):
     """One group's folder."""
 
+    unstarted = "waiting"
+    starting = "starting"
+
     def __init__(self, folder: Path) -> None:
-        self.folder, self.id = folder, folder.name
+        super().__init__(folder, f"group '{folder.name}'")
+        self.id = folder.name
         content = files.read_json(folder / "group.json")
         try:
             self.kind, self.title = str(content["kind"]), str(content["title"])
@@ -135,46 +129,6 @@ class Group:
     def own(self) -> list[RunStore]:
         """The members that were made for the group; its base, which may be one of them, was not."""
         return [store for store in self.stores() if store.info.get("group") == self.id]
-
-    # -- state ---------------------------------------------------------------------------------------
-
-    def state(self) -> GroupState:
-        """The last state written; 'interrupted' when it says running and no process holds the group."""
-        path = self.folder / "status.json"
-        if not path.exists():
-            return GroupState()
-        content = files.read_json(path)
-        if not soundness.sound_state(GroupState, content):
-            raise RunError(f"status.json of group '{self.id}' is damaged; resume the group")
-        state = GroupState(**content)
-        if _claims_a_process(state) and not self.is_locked():
-            return GroupState("interrupted", "its process ended before it was done; resume it", state.updated)
-        return state
-
-    def set_state(self, status: str, message: str = "") -> None:
-        files.write_json(self.folder / "status.json", asdict(GroupState(status, message, now())))
-
-    def request_cancel(self) -> None:
-        sharing.require_owner(self.folder)
-        files.touch(self.folder / "cancel")
-
-    def clear_cancel(self) -> None:
-        (self.folder / "cancel").unlink(missing_ok=True)
-
-    def cancel_requested(self) -> bool:
-        return (self.folder / "cancel").exists()
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the group for this process. Raises RunError when another one computes it."""
-        with files.held(
-            self.folder / "worker.lock", f"group '{self.id}' is being computed by another process"
-        ):
-            yield
-
-    def is_locked(self) -> bool:
-        """Whether a living process computes this group."""
-        return files.is_held(self.folder / "worker.lock")
 
 
 class Groups:
@@ -233,24 +187,9 @@ class Groups:
         return Group(folder)
 
 
-def _claims_a_process(state: GroupState) -> bool:
-    """Whether the state says that a process computes the group, or has had a minute to begin to."""
-    if state.status == "starting":
-        return not soundness.just_now(state.updated)
-    return state.status == "running"
-
-
 def _stands_for(base: RunStore, config: RunConfig) -> bool:
     """Whether `base` is this very run, computed here and finished."""
     return not base.recorded and status_of(base) == "done" and base.config.canonical() == config.canonical()
-
-
-def status_of(store: RunStore) -> str:
-    """The run's status; a damaged status.json is an interruption."""
-    try:
-        return store.state().status
-    except RunError:
-        return "interrupted"
 
 
 def described(config: RunConfig, kind: str) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from copal_core import files, sharing, turns
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.job_folder import JobFolder, RunState
 from copal_core.places import runs_root
 from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
+from copal_core.store import RunStore
 
 _RESULTS = ("masks", "factors", "neurons", "memory", "weights", "maps")
 
@@ -26,13 +27,21 @@ def start(store: RunStore) -> None:
 
     Raises RunError when another process computes it, or when it is a recorded run.
     """
-    _refuse_recorded(store)
-    sharing.require_owner(store.folder)
-    if store.is_locked():
-        raise RunError(f"run '{store.id}' is being computed already; watch it or cancel it")
-    store.clear_cancel()
-    store.set_state(RunState(status="created", message="the process is starting"))
-    spawn(["resume", store.id, "--runs", str(store.folder.parent)], store.folder / "process.log")
+    store.refuse_recorded()
+    launch(store, ["resume", store.id, "--runs", str(store.folder.parent)])
+
+
+def launch(job: JobFolder, command: list[str]) -> None:
+    """Let one command of the command line compute `job`, in a process of its own.
+
+    Raises RunError when another process does already, or the job is another person's.
+    """
+    sharing.require_owner(job.folder)
+    if job.is_locked():
+        raise RunError(f"{job.called} is being computed already; watch it or cancel it")
+    job.clear_cancel()
+    job.set_state(RunState(job.starting, "the process is starting"))
+    spawn(command, job.folder / "process.log")
 
 
 def spawn(arguments: list[str], log: Path) -> None:
@@ -56,25 +65,16 @@ def spawn(arguments: list[str], log: Path) -> None:
     except OSError as error:
         turns.give_back(turn)
         raise files.readable(log, error) from error
-    _children.append(process)
+    _children[:] = [child for child in _children if child.poll() is None] + [process]
 
 
-_children: list[subprocess.Popen[bytes]] = []  # kept, so that ended ones are reaped
+_children: list[subprocess.Popen[bytes]] = []  # asked whether they ended, so that none stays a zombie
 
 
 def cancel(store: RunStore) -> None:
     """Ask the run to stop; it does so within one block. Harmless when it does not run."""
-    _refuse_recorded(store)
-    sharing.require_owner(store.folder)
+    store.refuse_recorded()
     store.request_cancel()
-
-
-def is_running(store: RunStore) -> bool:
-    """Whether a living process computes the run."""
-    for process in list(_children):
-        if process.poll() is not None:
-            _children.remove(process)
-    return store.is_locked()
 
 
 def branch(store: RunStore, step: int, domain: str, title: str = "") -> RunStore:
@@ -153,10 +153,3 @@ def _link(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
-
-
-def _refuse_recorded(store: RunStore) -> None:
-    if store.recorded:
-        raise RunError(
-            f"run '{store.id}' is a recorded run that ships with the product; start one of your own"
-        )

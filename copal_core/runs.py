@@ -132,7 +132,7 @@ def _described(store: RunStore) -> RunSummary:
         id=store.id,
         title=str(info.get("title") or ""),
         created=str(info.get("created") or ""),
-        status=_status(store),
+        status=status_of(store),
         checkpoint=config.checkpoint,
         domains=tuple(store.domains),
         methods=tuple(str(method) for method in config.methods),
@@ -142,8 +142,8 @@ def _described(store: RunStore) -> RunSummary:
     )
 
 
-def _status(store: RunStore) -> str:
-    """The run's status; a damaged status file hides nothing else of the run."""
+def status_of(store: RunStore) -> str:
+    """The run's status; a damaged status.json hides nothing else of the run."""
     try:
         return store.state().status
     except RunError:

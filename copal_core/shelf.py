@@ -22,7 +22,7 @@ LONGEST_TITLE, LONGEST_NOTE = 120, 4000
 
 def rename(store: RunStore, title: str) -> None:
     """Give the run another title; its id, and so every link to it, stays. Raises for a recorded run."""
-    refuse_recorded(store)
+    store.refuse_recorded()
     sharing.require_owner(store.folder)
     words = " ".join(title.split())
     if len(words) > LONGEST_TITLE:
@@ -34,7 +34,7 @@ def rename(store: RunStore, title: str) -> None:
 
 def note(store: RunStore, text: str) -> None:
     """Write a note beside the run, in the place of the one there was. Raises for a recorded run."""
-    refuse_recorded(store)
+    store.refuse_recorded()
     sharing.require_owner(store.folder)
     if len(text) > LONGEST_NOTE:
         raise InvalidValueError(f"a note of {len(text)} characters is too long; use at most {LONGEST_NOTE}")
@@ -66,7 +66,7 @@ def _files(folder: Path) -> Iterator[os.stat_result]:
 
 def delete(store: RunStore) -> None:
     """Move a run into the trash. Raises RunError for a run that is being computed, or a recorded one."""
-    refuse_recorded(store)
+    store.refuse_recorded()
     sharing.require_owner(store.folder)
     refuse_at_work(store)
     target = store.folder.parent / TRASH / store.id
@@ -122,17 +122,6 @@ def empty_trash(root: Path) -> int:
     except OSError as error:
         raise RunError(f"the trash could not be emptied ({error.strerror or error}); try again") from error
     return before - disk_use([root])
-
-
-# -- who may be changed --------------------------------------------------------------------------------
-
-
-def refuse_recorded(store: RunStore) -> None:
-    """Raise RunError for a recorded run, which nobody changes."""
-    if store.recorded:
-        raise RunError(
-            f"run '{store.id}' is a recorded run that ships with the product; start one of your own"
-        )
 
 
 def refuse_at_work(store: RunStore) -> None:

@@ -12,13 +12,11 @@ A block counts as finished when its records are in `results.sqlite`; its files a
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copal_core import files, soundness
-from copal_core.config import RunConfig
+from copal_core.config import Method, RunConfig
 from copal_core.errors import RunError
+from copal_core.job_folder import JobFolder
+from copal_core.job_folder import RunState as RunState
+from copal_core.job_folder import now as now
 from copal_core.records import Record, Records
 
 if TYPE_CHECKING:
@@ -36,25 +37,9 @@ if TYPE_CHECKING:
 
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 Names = list[str] | None  # of the arrays to read; None for all
-_ACTIVE = ("created", "running")
 
 
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands. status: created, running, done, failed, cancelled or interrupted."""
-
-    status: str = "created"
-    message: str = ""
-    progress: float = 0.0
-    phase: str = ""
-    method: str = ""
-    step: int = 0
-    block: int = 0
-    seconds_left: float | None = None
-    updated: str = ""
-
-
-class RunStore:
+class RunStore(JobFolder):
     """One run's folder."""
 
     def __init__(self, folder: Path, recorded: bool = False) -> None:
@@ -62,7 +47,7 @@ class RunStore:
             raise RunError(
                 f"run '{folder.name}' has no run.json in {folder.parent}; it may have been deleted"
             )
-        self.folder = folder
+        super().__init__(folder, f"run '{folder.name}'")
         self.id = folder.name
         self.recorded = recorded
         self.records = Records(folder / "results.sqlite")
@@ -122,56 +107,19 @@ class RunStore:
 
     # -- state ---------------------------------------------------------------------------------------
 
-    def state(self) -> RunState:
-        """The last state written; 'interrupted' when it says running and no process holds the run."""
-        state = self.written_state()
-        if _claims_a_process(state) and not self.is_locked():
-            state = self.written_state()  # it may have ended, and said so, between the two looks
-            if _claims_a_process(state):
-                return replace(
-                    state, status="interrupted", message="the process ended before the run did; resume it"
-                )
-        return state
-
-    def written_state(self) -> RunState:
-        """The last state written, whether its process lives or not."""
-        path = self.folder / "status.json"
-        if not path.exists():
-            return RunState()
-        content = files.read_json(path)
-        if not soundness.sound_state(RunState, content):
-            raise RunError(f"status.json of run '{self.id}' is damaged; resume the run")
-        return RunState(**content)
-
-    def set_state(self, state: RunState) -> None:
-        stamped = replace(state, updated=now())
-        files.write_json(self.folder / "status.json", asdict(stamped), durable=state.status not in _ACTIVE)
-
-    def request_cancel(self) -> None:
-        files.touch(self.folder / "cancel")
-
-    def clear_cancel(self) -> None:
-        (self.folder / "cancel").unlink(missing_ok=True)
-
-    def cancel_requested(self) -> bool:
-        return (self.folder / "cancel").exists()
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for this process. Raises RunError when another process computes it, or it is recorded."""
+    def refuse_recorded(self) -> None:
+        """Raise RunError for a recorded run, which nobody computes or changes."""
         if self.recorded:
             raise RunError(
                 f"run '{self.id}' is a recorded run that ships with the product; start one of your own"
             )
-        with files.held(
-            self.folder / "worker.lock",
-            f"run '{self.id}' is being computed by another process; watch it or cancel it",
-        ):
-            yield
+
+    def lock(self) -> AbstractContextManager[None]:
+        self.refuse_recorded()
+        return super().lock()
 
     def is_locked(self) -> bool:
-        """Whether a living process computes this run."""
-        return not self.recorded and files.is_held(self.folder / "worker.lock")
+        return not self.recorded and super().is_locked()
 
     # -- events --------------------------------------------------------------------------------------
 
@@ -245,8 +193,6 @@ class RunStore:
 
     def block_path(self, kind: str, method: str, step: int, block: int) -> Path:
         """kind: masks, factors, neurons, memory, weights or maps."""
-        from copal_core.config import Method
-
         return (
             self.folder
             / kind
@@ -320,18 +266,6 @@ class RunStore:
 
 # as they are written; `RunStore.tiles` turns them back into plain numbers
 MAP_NAMES = ("log_score", "kept", "histogram", "range", "row_kept", "head_kept", "head_score")
-
-
-def _claims_a_process(state: RunState) -> bool:
-    """Whether the state says that a process computes the run, or has had a minute to begin to."""
-    if state.status == "created":
-        return not soundness.just_now(state.updated)
-    return state.status == "running"
-
-
-def now() -> str:
-    """UTC time to the second, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _last_byte(file: Any) -> bytes:

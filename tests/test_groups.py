@@ -15,6 +15,7 @@ from copal_core.cli import main
 from copal_core.config import RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.groups import Groups, orders, seeds
+from copal_core.job_folder import RunState
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 
@@ -115,7 +116,7 @@ def test_cancelled_and_resumed(runs: Runs, config: RunConfig) -> None:
 
 def test_a_killed_group_is_interrupted_and_goes_on(runs: Runs, config: RunConfig) -> None:
     group = Groups(runs.root).create("repeat", seeds(config, 2))
-    group.set_state("running")  # what a killed process leaves
+    group.set_state(RunState("running"))  # what a killed process leaves
     assert group.state().status == "interrupted"
     with group.lock():
         assert group.state().status == "running"

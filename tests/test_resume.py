@@ -336,7 +336,7 @@ def test_a_job_runs_is_watched_and_ends(undisturbed: RunStore, runs: Runs, same_
     wait_for(done)
     assert store.state().status == "done", (store.folder / "process.log").read_text()
     assert "running" in seen
-    wait_for(lambda: not jobs.is_running(store))
+    wait_for(lambda: not store.is_locked())
     same_outcome(store, undisturbed)
     printed = (store.folder / "process.log").read_text()
     assert "perplexity" in printed and "Traceback" not in printed
@@ -352,7 +352,7 @@ def test_a_job_cancelled_at_once_stops(undisturbed: RunStore, runs: Runs) -> Non
     wait_for(lambda: store.state().status not in ("created", "running"))
     assert store.state().status == "cancelled"
     assert store.layers().empty
-    wait_for(lambda: not jobs.is_running(store))
+    wait_for(lambda: not store.is_locked())
 
 
 def test_a_recorded_run_is_never_started_or_cancelled(undisturbed: RunStore) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 from copal_core import files, jobs, sharing
 from copal_core.cluster.connection import Cluster, connected, require_ray
 from copal_core.cluster.worker import run_elsewhere, unpack
-from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
+from copal_core.errors import Cancelled, InvalidValueError
+from copal_core.grouping import at_work
 from copal_core.groups import Group, Member, described
-from copal_core.runs import Runs
+from copal_core.runs import Runs, status_of
 from copal_core.store import RunStore
 
 Report = Callable[[dict[str, Any]], None]
@@ -38,25 +39,8 @@ def compute(
     report: receives {"event": "finished", "run", "done", "of"} for each run, and "running" now and then. Raises
     Cancelled when the group is cancelled or should_stop says so, RunError at the end when a run failed.
     """
-    with group.lock():
-        group.set_state("running")
-        try:
-            with connected(cluster) as ray:
-                problems = _Sweep(ray, group, cluster, report, should_stop).compute()
-        except Cancelled:
-            group.set_state(
-                "cancelled", "cancelled; what was finished is kept, and resume goes on from there"
-            )
-            raise
-        except CopalError as error:
-            group.set_state("failed", str(error))
-            raise
-        except BaseException as error:
-            group.set_state("failed", f"a defect: {type(error).__name__}: {error}")
-            raise
-        group.set_state("failed" if problems else "done", "; ".join(problems[:3]))
-    if problems:
-        raise RunError(f"{len(problems)} of {len(group.members)} runs did not finish: {problems[0]}")
+    with group.lock(), at_work(group) as problems, connected(cluster) as ray:
+        problems += _Sweep(ray, group, cluster, report, should_stop).compute()
 
 
 def start(group: Group, cluster: Cluster | None = None) -> None:
@@ -67,8 +51,6 @@ def start(group: Group, cluster: Cluster | None = None) -> None:
     """
     sharing.require_owner(group.folder)
     require_ray()
-    if group.is_locked():
-        raise RunError(f"sweep '{group.id}' is being computed already; watch it or cancel it")
     known = group.folder / "cluster.json"
     where = cluster or (Cluster(**files.read_json(known)) if known.exists() else Cluster())
     if sharing.enabled() and (where.address or where.workers != 1):
@@ -76,11 +58,9 @@ def start(group: Group, cluster: Cluster | None = None) -> None:
             f"{where.workers} runs at the same time are more than one's turn on a shared server; use 1, and no address"
         )
     files.write_json(known, asdict(where))
-    group.clear_cancel()
-    group.set_state("starting")
     arguments = ["sweep", "--resume", group.id, "--runs", str(group.root), "--threads", str(where.threads)]
     arguments += ["--workers", str(where.workers), "--ray-address", where.address]
-    jobs.spawn(arguments, group.folder / "process.log")
+    jobs.launch(group, arguments)
 
 
 class _Sweep:
@@ -170,7 +150,4 @@ def create(group: Group, member: Member) -> RunStore:
 
 
 def _done(store: RunStore | None) -> bool:
-    try:
-        return store is not None and store.state().status == "done"
-    except RunError:
-        return False
+    return store is not None and status_of(store) == "done"

@@ -9,8 +9,9 @@ from copal_core import files
 from copal_core.diagnosis.attributions import Attribution
 from copal_core.diagnosis.kept import domain_windows
 from copal_core.diagnosis.ranking import Tally, cost_left, next_pass
-from copal_core.errors import Cancelled, CopalError, RunError
-from copal_core.store import RunState, RunStore
+from copal_core.errors import Cancelled, RunError
+from copal_core.job_folder import RunState, ending
+from copal_core.store import RunStore
 
 _TOKENS_AT_ONCE = 1024  # of one pass: results are written, and seen, after each
 _HIDDEN_BYTES = 512 * 2**20  # of all parts' hidden states together
@@ -29,18 +30,8 @@ def compute(
     with attribution.lock():
         files.remove_partial(attribution.folder)
         progress = _Progress(attribution, report, should_stop)
-        try:
+        with ending(progress.end, "cancelled; what was measured is kept"):
             _compute(attribution, progress)
-        except Cancelled:
-            progress.end("cancelled", "cancelled; what was measured is kept")
-            raise
-        except CopalError as error:
-            progress.end("failed", str(error))
-            raise
-        except BaseException as error:
-            progress.end("failed", f"a defect: {type(error).__name__}: {error}")
-            raise
-        progress.end("done", "")
 
 
 def _compute(attribution: Attribution, progress: _Progress) -> None:

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from copal_core import files, jobs, sharing, soundness
+from copal_core import files, jobs, sharing
 from copal_core.diagnosis.kept import Result, require_kept
 from copal_core.diagnosis.ranking import KINDS, Tally
-from copal_core.errors import InvalidValueError, RunError
-from copal_core.runs import runs_root
-from copal_core.store import RunState, RunStore, now
+from copal_core.errors import InvalidValueError
+from copal_core.job_folder import JobFolder
+from copal_core.places import runs_root
+from copal_core.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,18 @@ def request_for(
     return Request(method, domain, domain, steps, kind, windows or most)
 
 
-class Attribution:
+class Attribution(JobFolder):
     """One attribution's folder; made when it is first written."""
+
+    unstarted = "none"
+    again = "start it again"
 
     def __init__(self, store: RunStore, request: Request) -> None:
         self.store, self.request = store, request
         identity = json.dumps([asdict(replace(request, windows=0)), store.info.get("created")])
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         root = runs_root() if store.recorded else store.folder.parent
-        self.folder = root / "diagnoses" / store.id / key
+        super().__init__(root / "diagnoses" / store.id / key, "this attribution")
 
     @cached_property
     def names(self) -> list[str]:
@@ -101,55 +103,6 @@ class Attribution:
         content = {"final": tally.final, "earlier": tally.earlier, "parts": tally.parts}
         files.write_json(self.folder / "tally.json", content)
 
-    def state(self) -> RunState:
-        """As of a run: 'interrupted' when it says running and no process computes it."""
-        path = self.folder / "status.json"
-        if not path.is_file():
-            return RunState(status="none")
-        state = self._written()
-        claims = state.status == "running" or (
-            state.status == "created" and not soundness.just_now(state.updated)
-        )
-        if claims and not self.is_locked():
-            state = self._written()  # it may have ended, and said so, between the two looks
-        if state.status in ("running", "created") and claims and not self.is_locked():
-            message = "the process ended before it was done; start it again"
-            return replace(state, status="interrupted", message=message)
-        return state
-
-    def _written(self) -> RunState:
-        content = files.read_json(self.folder / "status.json")
-        if not soundness.sound_state(RunState, content):
-            raise RunError("status.json of this attribution is damaged; start it again")
-        return RunState(**content)
-
-    def set_state(self, state: RunState) -> None:
-        files.write_json(self.folder / "status.json", asdict(replace(state, updated=now())), durable=False)
-
-    def is_locked(self) -> bool:
-        """Whether a living process computes it."""
-        return files.is_held(self.folder / "worker.lock")
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises RunError when another process computes it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with files.held(
-            self.folder / "worker.lock",
-            "this attribution is being computed by another process; watch it there",
-        ):
-            yield
-
-    def request_cancel(self) -> None:
-        sharing.require_owner(self.folder)
-        files.touch(self.folder / "cancel")
-
-    def clear_cancel(self) -> None:
-        (self.folder / "cancel").unlink(missing_ok=True)
-
-    def cancel_requested(self) -> bool:
-        return (self.folder / "cancel").exists()
-
     def result(self) -> dict[str, Any]:
         """What `--json` prints; grows while it is computed."""
         tally, request = self.tally(), self.request
@@ -173,17 +126,10 @@ class Attribution:
 
 def start(attribution: Attribution) -> None:
     """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
-    if attribution.is_locked():
-        raise RunError("this attribution is being computed already; watch it or cancel it")
     store, request = attribution.store, attribution.request
-    if attribution.folder.is_dir():
-        sharing.require_owner(attribution.folder)
-    else:
+    if not attribution.folder.is_dir():
         sharing.claim(attribution.folder)
-    attribution.folder.mkdir(parents=True, exist_ok=True)
-    attribution.clear_cancel()
-    attribution.set_state(RunState(status="created", message="the process is starting"))
     root = runs_root() if store.recorded else store.folder.parent
     command = ["attribute", store.id, "--runs", str(root)]
     command += ["--method", request.method, "--domain", str(request.domain), "--by", request.kind]
-    jobs.spawn(command, attribution.folder / "process.log")
+    jobs.launch(attribution, command)

@@ -10,9 +10,9 @@ from copal_core.errors import CopalError
 from copal_core.figures import forgetting
 from copal_core.figures import groups as figures
 from copal_core.figures.numbers import compact, signed
-from copal_core.groups import status_of
+from copal_core.job_folder import ACTIVE
 from copal_core.results import perplexity_matrix
-from copal_core.runs import Runs
+from copal_core.runs import Runs, status_of
 from copal_core.store import RunStore
 from copal_core.wording import removed, removed_by
 from pages.components import charts, links, runs
@@ -90,7 +90,7 @@ def show() -> None:
 
 def _follow_unfinished(stores: list[RunStore]) -> None:
     """While a run is being computed, what is drawn follows it."""
-    active = [store for store in stores if status_of(store) in runs.ACTIVE]
+    active = [store for store in stores if status_of(store) in ACTIVE]
     if active:
         _redraw_when_changed(active, [_standing(store) for store in active])
 

@@ -12,6 +12,7 @@ from copal_core.diagnosis.kept import Result
 from copal_core.errors import CopalError
 from copal_core.figures import attribution as figures
 from copal_core.figures.numbers import compact, percent, signed
+from copal_core.job_folder import ACTIVE
 from copal_core.store import RunStore
 from pages.components import actions, charts, links, runs
 from pages.components.diagnose_shared import kept, nothing_kept
@@ -19,7 +20,6 @@ from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.words import GLOSSARY
 
 _ERROR = "attribution-error"
-_ACTIVE = ("created", "running")
 _KINDS = {"block": "Blocks", "projection": "Projections", "layer": "Single layers"}
 
 
@@ -78,7 +78,7 @@ def _most_forgetful(store: RunStore, methods: list[str]) -> str:
 def _job(found: Attribution) -> None:
     """Start it, watch it, or go on with it."""
     state = found.state()
-    if state.status in _ACTIVE:
+    if state.status in ACTIVE:
         _live(found)
         return
     if state.status == "done":
@@ -103,7 +103,7 @@ def _live(found: Attribution) -> None:
     known = st.session_state.setdefault("attribution-passes", {})
     path = found.folder / "tally.json"
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    if state.status not in _ACTIVE or known.setdefault(str(found.folder), changed) != changed:
+    if state.status not in ACTIVE or known.setdefault(str(found.folder), changed) != changed:
         known[str(found.folder)] = changed
         st.rerun()
     st.progress(min(1.0, max(0.0, state.progress)), text=plain(state.phase or state.message or "starting"))

@@ -11,11 +11,11 @@ from copal_core.config import Protocol, Windows
 from copal_core.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from copal_core.errors import CopalError
 from copal_core.figures.numbers import duration, percent
+from copal_core.job_folder import ACTIVE
 from pages.components import actions, checkpoints, layer_desk, links, tasks
 from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.timeline import label_of
 
-_ACTIVE = ("created", "running")
 _ERROR = "family-error"
 _EVALUATION = "12x256"
 KINDS = {
@@ -81,7 +81,7 @@ def watch(store: DecompositionStore) -> None:
     for message in st.session_state.pop(_ERROR, []):
         show_error(CopalError(message))
     state = store.state()
-    if state.status in _ACTIVE:
+    if state.status in ACTIVE:
         live(store)
     elif state.status != "done":
         show_problem(f"This decomposition is {state.status}. {state.message}")
@@ -94,7 +94,7 @@ def live(store: DecompositionStore) -> None:
     state = store.state()
     known = st.session_state.setdefault("family-members", {})
     members = len(store.result()["members"])
-    if state.status not in _ACTIVE or known.setdefault(store.id, members) != members:
+    if state.status not in ACTIVE or known.setdefault(store.id, members) != members:
         known[store.id] = members
         st.rerun()
     with st.container(border=True):
@@ -229,7 +229,7 @@ def at_work_beside(store: DecompositionStore) -> DecompositionStore | None:
     config = store.config
     wanted = (config.checkpoint, config.domains, config.targets, config.protocol)
     for other in Decompositions().list():
-        if other.id != store.id and other.state().status in _ACTIVE:
+        if other.id != store.id and other.state().status in ACTIVE:
             found = other.config
             if (found.checkpoint, found.domains, found.targets, found.protocol) == wanted:
                 return other

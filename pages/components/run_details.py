@@ -7,6 +7,7 @@ import streamlit as st
 from copal_core import jobs, shelf
 from copal_core.domains import builtins, find, hub_presets
 from copal_core.figures.numbers import duration
+from copal_core.job_folder import ACTIVE
 from copal_core.store import RunStore
 from pages.components import actions, compare_runs, draft, links, report_tasks, runs, timeline, trash
 from pages.components.text import plain, show_problem
@@ -30,7 +31,7 @@ def show(store: RunStore) -> None:
             "A recorded run ships with the product: it can be looked at and compared, and not be changed."
         )
         return
-    if state.status in runs.ACTIVE:
+    if state.status in ACTIVE:
         _live(store)
     elif state.status != "done":
         show_problem(f"The run is {state.status}{f': {state.message}' if state.message else ''}")
@@ -52,7 +53,7 @@ def show(store: RunStore) -> None:
             icon=":material/delete:",
             on_click=_delete,
             args=(store,),
-            disabled=state.status in runs.ACTIVE,
+            disabled=state.status in ACTIVE,
             help="Moves the run into the trash, from which it can be taken back.",
         )
 
@@ -79,7 +80,7 @@ def link_to(store: RunStore, page: str) -> str:
 @st.fragment(run_every=2)
 def _live(store: RunStore) -> None:
     state = store.state()
-    if state.status not in runs.ACTIVE:
+    if state.status not in ACTIVE:
         st.rerun()
     share = min(1.0, max(0.0, state.progress))
     left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""

@@ -10,13 +10,13 @@ import pandas as pd
 import streamlit as st
 
 from copal_core.errors import CopalError, InvalidValueError
+from copal_core.job_folder import ACTIVE
 from copal_core.runs import Runs, RunSummary
 from copal_core.store import RunStore
 from copal_core.wording import removed
 from pages.components import links, words
 from pages.components.text import empty_state, plain, show_error, show_problem
 
-ACTIVE = ("created", "running")  # a run with this status is being computed
 _STATUS = {
     "done": "",
     "running": "running",
@@ -74,7 +74,7 @@ def pick(preferred: Callable[[RunSummary], bool] = lambda run: True) -> RunStore
 def say_status(store: RunStore) -> None:
     """One line when the run is not simply finished, and what it warns of."""
     state = store.state()
-    if state.status in ("created", "running"):
+    if state.status in ACTIVE:
         st.info(
             "This run is still being computed. What is finished is shown; reload for more.",
             icon=":material/sync:",

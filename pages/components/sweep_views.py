@@ -11,7 +11,8 @@ from copal_core import cluster, grouping, sweeps
 from copal_core.errors import CopalError
 from copal_core.figures import sweep as figures
 from copal_core.figures.numbers import compact, percent, signed
-from copal_core.groups import ACTIVE, Group, Groups
+from copal_core.groups import Group, Groups
+from copal_core.job_folder import ACTIVE
 from pages.components import actions, charts, links
 from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.words import GLOSSARY

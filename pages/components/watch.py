@@ -7,11 +7,10 @@ import streamlit as st
 from copal_core import jobs
 from copal_core.figures import layers
 from copal_core.figures.numbers import duration
-from copal_core.store import RunState, RunStore
+from copal_core.job_folder import ACTIVE, RunState
+from copal_core.store import RunStore
 from pages.components import actions, runs
 from pages.components.text import plain, show_problem
-
-_ACTIVE = ("created", "running")
 
 
 def panel(store: RunStore) -> None:
@@ -22,9 +21,9 @@ def panel(store: RunStore) -> None:
     with st.container(border=True):
         st.markdown(f"**{plain(store.info.get('title') or 'Your run')}**")
         st.caption(plain(f"{store.id}: {', '.join(runs.methods_of(store))}"))
-        if state.status not in _ACTIVE:
+        if state.status not in ACTIVE:
             actions.say_outcome()
-        if state.status in _ACTIVE:
+        if state.status in ACTIVE:
             _live(store)
         elif state.status == "done":
             _finished(store)
@@ -36,7 +35,7 @@ def panel(store: RunStore) -> None:
 def _live(store: RunStore) -> None:
     """Re-reads the run once a second; the whole page runs again when it is over."""
     state = store.state()
-    if state.status not in _ACTIVE:
+    if state.status not in ACTIVE:
         st.rerun()
     share = min(1.0, max(0.0, state.progress))
     st.progress(share, text=f"{100 * share:.0f} %: {plain(_where(store, state))}")

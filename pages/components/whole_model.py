@@ -15,6 +15,7 @@ from copal_core.errors import CopalError
 from copal_core.figures import layers, sizes
 from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import compact, duration, percent
+from copal_core.job_folder import ACTIVE
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 from pages.components import charts, checkpoints, layer_desk, layer_views, links, runs
@@ -180,7 +181,7 @@ def results(setting: Setting) -> None:
     """Runs of the same checkpoint, domains and protocol: those at work, and a table of size against perplexity."""
     found = _comparable(setting)
     for store in found:
-        if store.state().status in runs.ACTIVE:
+        if store.state().status in ACTIVE:
             _at_work(store)
     st.subheader("Size against perplexity", help=GLOSSARY["bytes"])
     tables = [_sizes(store) for store in found]
@@ -256,7 +257,7 @@ def _dense(stores: list[RunStore]) -> dict[str, float]:
 @st.fragment(run_every=1)
 def _at_work(store: RunStore) -> None:
     state = store.state()
-    if state.status not in runs.ACTIVE:
+    if state.status not in ACTIVE:
         st.rerun()
     left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
     with st.container(border=True):

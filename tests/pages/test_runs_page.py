@@ -159,7 +159,7 @@ def group_of(runs_folder: Path, synthetic: ModuleType) -> Callable[[str], Group]
         group = Groups(runs_folder).create(kind, configs, base, "Group")
         for member in group.members[1:]:
             change(synthetic.write_run(runs_folder, run_id=member.run), **dict(member.settings()))
-        group.set_state("done")
+        group.set_state(RunState("done"))
         return group
 
     return make
@@ -202,7 +202,7 @@ def test_a_group_is_started_watched_and_cancelled(
     (group,) = started
     assert len(group.members) == (5 if kind == "repeat" else 6)
     assert "Not enough runs yet" in text_of(app)
-    group.set_state("running")
+    group.set_state(RunState("running"))
     with group.lock():
         app = open_page("runs", view=view, group=group.id)
         app.button(key="cancel-group").click().run()

@@ -44,7 +44,7 @@ def group(runs_folder: Path) -> Group:
         rows = [("dense", 0, 10.0)] + [(method, step, value) for step in (1, 2)]
         store.add([PerplexityRecord(m, step, d, v, 1.0, 64, 0) for m, step, v in rows for d in DOMAINS])
         store.set_state(RunState("done" if number < 6 else "created", progress=1.0))
-    made.set_state("cancelled", "cancelled; resume goes on from there")
+    made.set_state(RunState("cancelled", "cancelled; resume goes on from there"))
     return made
 
 
