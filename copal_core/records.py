@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -170,6 +171,7 @@ TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "neurons": (NeuronRecord, ("method", "step", "block")),
     "blocks": (BlockRecord, ("method", "step", "block")),
 }
+_HEADER, _COUNTER = 28, slice(24, 28)  # bytes of SQLite's file format: its change counter
 _NAMES = {record: name for name, (record, _) in TABLES.items()}
 _SQL_TYPES = {
     "str": "TEXT",
@@ -232,6 +234,22 @@ class Records:
                 f"{self._path.name} cannot be read ({error}); the run's folder is damaged"
             ) from error
 
+    def version(self) -> tuple[int, int]:
+        """Changes whenever a record does; (0, 0) before anything was written.
+
+        SQLite counts the transactions of a file in its header. The time alone would not do: two of them may fall
+        into one tick of the file system's clock. The count alone would not either, for another file in its place.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                return int.from_bytes(file.read(_HEADER)[_COUNTER], "big"), os.fstat(
+                    file.fileno()
+                ).st_mtime_ns
+        except FileNotFoundError:
+            return 0, 0
+        except OSError as error:
+            raise RunError(f"{self._path.name} cannot be read ({error.strerror})") from error
+
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, even while another process adds records. Raises RunError."""
         try:
@@ -257,8 +275,6 @@ class Records:
             connection.execute(f"DELETE FROM perplexity WHERE domain NOT IN ({marks})", tuple(names))
 
     def _writable(self) -> bool:
-        import os
-
         return os.access(self._path.parent, os.W_OK)
 
     @contextmanager

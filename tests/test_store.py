@@ -132,6 +132,17 @@ def test_a_line_cut_short_is_passed_over(store: RunStore) -> None:
     assert store.events(offset=1)[0]["block"] == 1
 
 
+def test_every_change_of_the_records_is_seen_within_one_tick_of_the_clock(store: RunStore) -> None:
+    assert store.records.version() == (0, 0)
+    seen = []
+    for step in range(1, 6):
+        store.add([PerplexityRecord("wanda:restart", step, "a", 2.0, 0.7, 10, 0)])
+        os.utime(store.folder / "results.sqlite", ns=(0, 0))  # a clock that stands still
+        seen.append(store.records.version())
+    assert len(set(seen)) == 5
+    assert store.records.version() == seen[-1]
+
+
 def test_interrupted_is_running_without_a_process(store: RunStore) -> None:
     store.set_state(RunState("running", progress=0.4))
     assert store.state().status == "interrupted" and "resume" in store.state().message

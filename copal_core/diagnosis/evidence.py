@@ -40,8 +40,7 @@ class Place:
 
 def evidence_file(store: RunStore, place: Place, decision: Result | None = None) -> Path:
     """Where a layer's evidence is kept, or how one result decided it; a run that went on has another file."""
-    changed = (store.folder / "results.sqlite").stat().st_mtime_ns
-    identity = [store.id, str(store.folder), changed, place.block, place.projection]
+    identity = [store.id, str(store.folder), *store.records.version(), place.block, place.projection]
     identity += [decision.method, decision.step] if decision else []
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     kind = "decision" if decision else "layer"

@@ -53,5 +53,5 @@ def _list(checks: list[health.Check]) -> None:
 
 
 @st.cache_data(max_entries=20, show_spinner=False)
-def _examined(run: str, changed: int) -> dict[str, list[Finding]]:
+def _examined(run: str, changed: runs.Version) -> dict[str, list[Finding]]:
     return health.examine(Runs().open(run))

@@ -22,7 +22,7 @@ def kept(store: RunStore) -> list[Result]:
 
 
 @st.cache_data(max_entries=40, show_spinner=False)
-def _kept(folder: str, run: str, changed: int) -> list[Result]:
+def _kept(folder: str, run: str, changed: runs.Version) -> list[Result]:
     return kept_results(Runs().open(run))
 
 

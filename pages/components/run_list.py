@@ -162,7 +162,7 @@ def bytes_of(run: RunSummary) -> int:
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)
-def _bytes(folder: str, records: int, status: int) -> int:
+def _bytes(folder: str, records: runs.Version, status: int) -> int:
     return shelf.disk_use([Path(folder)])
 
 

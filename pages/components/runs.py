@@ -17,6 +17,7 @@ from copal_core.wording import removed
 from pages.components import links, words
 from pages.components.text import empty_state, plain, show_error, show_problem
 
+Version = tuple[int, int]
 _STATUS = {
     "done": "",
     "running": "running",
@@ -99,10 +100,9 @@ def tiles(store: RunStore, method: str, step: int, block: int, projection: str) 
     return _tiles(str(store.folder), method, step, block, projection, version(store))
 
 
-def version(store: RunStore) -> int:
-    """A number that changes whenever the run's records do."""
-    path = store.folder / "results.sqlite"
-    return path.stat().st_mtime_ns if path.exists() else 0
+def version(store: RunStore) -> Version:
+    """Changes whenever the run's records do."""
+    return store.records.version()
 
 
 def methods_of(store: RunStore) -> list[str]:
@@ -165,7 +165,7 @@ def show_warnings(store: RunStore) -> None:
 
 
 @st.cache_data(max_entries=40, show_spinner=False)
-def _table(folder: str, name: str, changed: int) -> pd.DataFrame:
+def _table(folder: str, name: str, changed: Version) -> pd.DataFrame:
     store = RunStore(Path(folder))
     readers = {
         "perplexity": store.perplexity,
@@ -180,7 +180,9 @@ def _table(folder: str, name: str, changed: int) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=60, show_spinner=False)
-def _tiles(folder: str, method: str, step: int, block: int, projection: str, changed: int) -> dict[str, Any]:
+def _tiles(
+    folder: str, method: str, step: int, block: int, projection: str, changed: Version
+) -> dict[str, Any]:
     return RunStore(Path(folder)).tiles(method, step, block, projection)
 
 
