@@ -64,6 +64,12 @@ def forward_transfer(matrix: Matrix) -> NDArray[np.float64]:
     return np.array([R[i, i] - R[0, i] for i in range(R.shape[1])])
 
 
+def mean_forward_transfer(matrix: Matrix) -> float | None:
+    """Its mean over the domains from the second on; None for a single one, which nothing came before."""
+    found = forward_transfer(matrix)[1:]
+    return float(found.mean()) if len(found) else None
+
+
 def stasis(stay_pruned: float, pruned: float) -> float | None:
     """|pruned_{t−1} ∩ pruned_t| / |pruned_t|. None when nothing is pruned at t."""
     return stay_pruned / pruned if pruned else None

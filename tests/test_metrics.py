@@ -52,6 +52,8 @@ def test_forgetting_ignores_the_steps_before_the_domain() -> None:
 def test_forward_transfer_is_against_the_dense_model() -> None:
     # domain 1: nothing before it; domain 2: 26 - 20; domain 3: 36 - 30
     assert metrics.forward_transfer(R).tolist() == [0.0, 6.0, 6.0]
+    assert metrics.mean_forward_transfer(R) == 6.0  # nothing comes before the first domain
+    assert metrics.mean_forward_transfer(R[:2, :1]) is None
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (4, 2), (1, 0), (4,)])

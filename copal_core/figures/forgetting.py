@@ -24,7 +24,7 @@ from copal_core.figures.template import (
 )
 from copal_core.results import perplexity_matrix
 
-LOWER = "lower is better"
+SUMMARY = ["method", "average", "backward_transfer", "forward_transfer", "largest_forgetting"]
 
 
 def matrix_table(perplexity: pd.DataFrame, method: str, domains: Sequence[str]) -> pd.DataFrame:
@@ -126,7 +126,10 @@ def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
 
 
 def summary_table(perplexity: pd.DataFrame, methods: Sequence[str], domains: Sequence[str]) -> pd.DataFrame:
-    """method, average, backward_transfer, largest_forgetting; unfinished methods are left out."""
+    """method, average, backward_transfer, forward_transfer, largest_forgetting; unfinished methods are left out.
+
+    forward_transfer: the mean over the domains from the second on.
+    """
     rows = []
     for method in methods:
         R = perplexity_matrix(perplexity, method, list(domains))
@@ -136,10 +139,11 @@ def summary_table(perplexity: pd.DataFrame, methods: Sequence[str], domains: Seq
                     "method": method,
                     "average": metrics.average_perplexity(R),
                     "backward_transfer": metrics.backward_transfer(R),
+                    "forward_transfer": metrics.mean_forward_transfer(R),
                     "largest_forgetting": float(metrics.forgetting(R).max()),
                 }
             )
-    return pd.DataFrame(rows, columns=["method", "average", "backward_transfer", "largest_forgetting"])
+    return pd.DataFrame(rows, columns=SUMMARY)
 
 
 def dense_average(perplexity: pd.DataFrame, domains: Sequence[str]) -> float:

@@ -46,7 +46,7 @@ METRICS = {
     "threshold": Metric(
         "threshold_p50",
         "Pruning threshold",
-        "Median score below which a weight was removed, over the layer's comparison groups.",
+        "The largest score that was removed: its median over the layer's comparison groups.",
     ),
 }
 

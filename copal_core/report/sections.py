@@ -65,9 +65,10 @@ def _outcome(perplexity: pd.DataFrame, methods: list[str], domains: list[str]) -
         yield Section(
             "transfer",
             "Backward transfer",
-            "How much earlier domains' perplexity rose after they were added. 0: nothing forgotten; lower is better.",
+            "How much earlier domains' perplexity rose after they were added. 0: nothing forgotten; lower is better. "
+            "Forward transfer: how far the steps before a domain's own had moved its perplexity from the dense one.",
             forgetting.transfer_figure(summary),
-            summary[["method", "backward_transfer", "largest_forgetting"]],
+            summary.drop(columns="average"),
             f"Bars: backward transfer by method: {words}.",
         )
 

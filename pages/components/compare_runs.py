@@ -174,7 +174,7 @@ def _part(part: list[RunStore], letters: dict[str, str], number: int) -> None:
 
 
 def _outcomes(part: list[RunStore], letters: dict[str, str]) -> pd.DataFrame:
-    """letter, run, method, removed, average, backward_transfer, largest_forgetting of finished methods."""
+    """letter, run, removed and the outcomes of finished methods."""
     tables = []
     for store in part:
         perplexity, methods = runs.table(store, "perplexity"), runs.methods_of(store)
@@ -184,7 +184,7 @@ def _outcomes(part: list[RunStore], letters: dict[str, str]) -> pd.DataFrame:
         table.insert(3, "removed", [removed_by(store.config, str(name)) for name in table["method"]])
         tables.append(table)
     found = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-    return found.astype({"backward_transfer": float})
+    return found.astype({"backward_transfer": float, "forward_transfer": float})
 
 
 def _rows(part: list[RunStore], letters: dict[str, str]) -> list[list[str]]:

@@ -96,13 +96,16 @@ def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
             "Average perplexity by method",
         )
     with right:
-        charts.title("Backward transfer (lower is better)", help=GLOSSARY["bwt"])
+        charts.title(
+            "Backward transfer (lower is better)",
+            help=f"{GLOSSARY['bwt']} In the table: {GLOSSARY['fwt']} Forgetting: {GLOSSARY['forgetting']}",
+        )
         if len(store.domains) < 2:
             empty_state(
                 "Needs two domains", "With one domain nothing can be forgotten. Add another on **Domains**."
             )
         else:
-            table = summary[["method", "backward_transfer", "largest_forgetting"]]
+            table = summary.drop(columns="average")
             charts.show(
                 forgetting_figures.transfer_figure(summary), table, "transfer", "Backward transfer by method"
             )

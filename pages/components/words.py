@@ -11,7 +11,8 @@ import copal_core
 GLOSSARY = {
     "perplexity": "How surprised the model is by unseen text: exp of the mean loss per token. Lower is better.",
     "calibration": "Windows of a domain's text that the method looks at to decide which weights matter.",
-    "evaluation": "Other windows of the domain, on which perplexity is measured. No document is in both.",
+    "evaluation": "Other windows of the domain, on which perplexity is measured. No document is in both; of a domain "
+    "that is one document, they are other parts of it.",
     "window": "A piece of text of a fixed number of tokens.",
     "criterion": "How a weight's importance is computed from the weight and the calibration text.",
     "strategy": "What the method remembers from one domain to the next.",
@@ -20,12 +21,16 @@ GLOSSARY = {
     "group": "Weights are ranked within each row (one output neuron) or within the whole layer.",
     "propagation": "A block is calibrated on the outputs of the pruned blocks before it, or of the dense ones.",
     "seed": "Decides which windows are drawn. The same seed gives the same run.",
-    "bwt": "Backward transfer: how much earlier domains' perplexity rose. 0: no forgetting. Lower is better.",
+    "bwt": "Backward transfer: how much the perplexity of earlier domains rose, on average, from the step in which "
+    "each was added to the last. 0: no forgetting. Lower is better.",
+    "fwt": "Forward transfer: how much the steps before a domain was added had moved its perplexity from the dense "
+    "model's, on average over the domains from the second on. Lower is better.",
     "forgetting": "A domain's final perplexity minus its best one since the domain was added. Lower is better.",
     "stasis": "Of the weights pruned now, the share that was pruned one step before. 100 %: the mask no longer moves.",
     "jaccard": "Pruned weights in both masks over pruned weights in either. 1: the same mask; 0: nothing in common.",
     "bytes": "What is stored, over what the dense layer stores at 16 bits a weight. A mask stores the kept values and "
-    "one bit for every weight; two factors of rank r store r numbers for every output and every input.",
+    "one bit for every weight, an N:M mask the kept values and the place of each in its group; two factors of rank r "
+    "store r numbers for every output and every input.",
     "fit": "The text whose statistics the methods are given. Errors are measured on every domain, seen or not.",
     "output error": "Squared error of the layer's output over the output's own size, on the domain's calibration "
     "windows: 0 % is the same output, 100 % is as bad as no layer at all. Layers are taken one by one.",

@@ -135,6 +135,8 @@ def test_summary_by_hand(perplexity: pd.DataFrame) -> None:
     assert summary["method"].tolist() == METHODS  # the method without records is left out
     assert summary["backward_transfer"].tolist() == [1.0, 7.0]
     assert summary["average"].tolist() == [30.5, 32.0]
+    matrix = forgetting.matrix_table(perplexity, METHODS[0], DOMAINS).to_numpy()
+    assert summary["forward_transfer"].tolist()[0] == matrix[1, 1] - matrix[0, 1]
     assert forgetting.dense_average(perplexity, DOMAINS) == 24.0
     bars = forgetting.transfer_figure(summary)
     assert dict(zip(bars.data[0].y, bars.data[0].x, strict=True)) == dict(
