@@ -1,4 +1,4 @@
-"""Stored sizes against the bytes of files that are really written."""
+"""Stored sizes against the bytes of layers that are really packed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,14 +15,7 @@ from hypothesis import strategies as some
 from copal_core import budget
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
-from copal_core.factored.packed import (
-    load_factors,
-    load_masked,
-    load_pattern,
-    save_factors,
-    save_masked,
-    save_pattern,
-)
+from copal_core.factored.packed import load_factors, save_factors
 from copal_core.lowrank._base import Factors
 from copal_core.masks import select
 
@@ -40,33 +34,40 @@ def weights(rows: int, columns: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
 @pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
-def test_a_masked_file_has_the_bytes_of_the_budget(
-    tmp_path: Path, rows: int, columns: int, sparsity: float
-) -> None:
-    weight = weights(rows, columns)
-    kept = select(weight.abs(), Structure(sparsity=sparsity)).kept
-    save_masked(tmp_path / "masked.safetensors", {"layer": (weight, kept)})
-    assert data_bytes(tmp_path / "masked.safetensors") == budget.mask_bytes(rows, columns, int(kept.sum()))
-    loaded = load_masked(tmp_path / "masked.safetensors")["layer"]
-    assert torch.equal(loaded, (weight * kept).half().float())
+def test_a_packed_mask_has_the_bytes_of_the_budget(rows: int, columns: int, sparsity: float) -> None:
+    """A bitmask and the kept values in order are enough to have the layer back."""
+    weight = weights(rows, columns).half()
+    kept = select(weight.float().abs(), Structure(sparsity=sparsity)).kept
+    mask, values = np.packbits(kept.numpy().ravel()), weight[kept].numpy()
+    size = budget.mask_bytes(rows, columns, int(kept.sum()))
+    assert mask.nbytes + values.nbytes == size
+    assert budget.structure_bytes(Structure(sparsity=sparsity), rows, columns, int(kept.sum())) == size
+    loaded = np.zeros(rows * columns, np.float16)
+    loaded[np.unpackbits(mask, count=rows * columns).astype(bool)] = values
+    assert np.array_equal(loaded.reshape(rows, columns), (weight * kept).numpy())
 
 
 @pytest.mark.parametrize(("keep", "group"), [(2, 4), (1, 4), (4, 8), (3, 4)])
 @pytest.mark.parametrize(("rows", "columns"), [(8, 16), (7, 24)])
-def test_a_pattern_file_has_the_bytes_of_the_budget(
-    tmp_path: Path, rows: int, columns: int, keep: int, group: int
-) -> None:
-    weight, path = weights(rows, columns), tmp_path / "pattern.safetensors"
-    kept = select(weight.abs(), Structure(kind="n:m", keep=keep, group_size=group)).kept
-    save_pattern(path, {"layer": (weight, kept)}, keep, group)
-    assert data_bytes(path) == budget.pattern_bytes(rows, columns, keep, group)
-    assert torch.equal(load_pattern(path)["layer"], (weight * kept).half().float())
+def test_a_packed_pattern_has_the_bytes_of_the_budget(rows: int, columns: int, keep: int, group: int) -> None:
+    """The kept values, and the place of each in its group, are enough to have the layer back."""
+    weight, structure = weights(rows, columns).half(), Structure(kind="n:m", keep=keep, group_size=group)
+    kept = select(weight.float().abs(), structure).kept
+    values, bits = weight[kept].numpy(), budget.place_bits(group)
+    places = (kept.nonzero()[:, 1] % group).numpy().astype(np.uint8)  # in the order of the values
+    packed = np.packbits(np.unpackbits(places[:, None], axis=1)[:, 8 - bits :].ravel())
+    assert packed.nbytes + values.nbytes == budget.pattern_bytes(rows, columns, keep, group)
+    assert budget.structure_bytes(structure, rows, columns, len(values)) == packed.nbytes + values.nbytes
+    flat = np.unpackbits(packed, count=len(values) * bits).reshape(-1, bits)
+    again = np.packbits(np.pad(flat, ((0, 0), (8 - bits, 0))), axis=1).reshape(rows, -1, keep)
+    loaded = np.zeros((rows, columns // group, group), np.float16)
+    np.put_along_axis(loaded, again.astype(np.int64), values.reshape(again.shape), axis=2)
+    assert np.array_equal(loaded.reshape(rows, columns), (weight * kept).numpy())
 
 
-def test_a_mask_of_another_pattern_is_refused(tmp_path: Path) -> None:
-    weight = weights(4, 8)
-    with pytest.raises(InvalidValueError, match="2 of each 4"):
-        save_pattern(tmp_path / "p", {"layer": (weight, torch.ones(4, 8, dtype=torch.bool))}, 2, 4)
+def test_nothing_removed_is_stored_dense() -> None:
+    assert budget.structure_bytes(Structure(sparsity=0.0), 8, 8, 64) == budget.dense_bytes(8, 8)
+    assert budget.structure_bytes(Structure(sparsity=0.01), 8, 8, 64) == budget.dense_bytes(8, 8)
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)

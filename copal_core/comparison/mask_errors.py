@@ -57,7 +57,7 @@ def measure_masks(
         if method == "sparsegpt":
             differences = _by_surgeon(part, given.mean("input_gram"), counts)
         else:
-            scores = build_criterion(method, {}).score(part, _cut(given, chosen, rows))
+            scores = build_criterion(method, {}).score(part, given.rows(chosen))
             differences = removed_rows(part, scores, counts)
             if columns % PATTERN[1] == 0:
                 kept = select(scores, Structure(kind="n:m", keep=PATTERN[0], group_size=PATTERN[1])).kept
@@ -97,14 +97,6 @@ def _energies(differences: Tensor, gram: Tensor) -> list[float]:
         by_row = torch.sum((flat @ gram) * flat, dim=1).double()
         found += by_row.reshape(part.shape[0], -1).sum(dim=1).clamp_min(0).tolist()
     return found
-
-
-def _cut(given: GroupStatistics, chosen: Tensor, rows: int) -> GroupStatistics:
-    """Statistics that have a row for each output, cut to the chosen ones."""
-    totals = dict(given.totals)
-    if "absolute_coupling" in totals:
-        totals["absolute_coupling"] = totals["absolute_coupling"][chosen]
-    return GroupStatistics(given.tokens, totals)
 
 
 def _sample(rows: int, wanted: int) -> Tensor:

@@ -60,7 +60,7 @@ class LayerLibrary:
 
     @property
     def names(self) -> list[str]:
-        return [domain.name for domain in self.domains]
+        return list(self.folders)
 
     def stamp(self) -> str:
         """The protocol of every error read here, in one line."""

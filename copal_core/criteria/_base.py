@@ -78,7 +78,7 @@ class Criterion(ABC):
         scores = torch.empty(weight.shape, device=weight.device)
         for start in range(0, weight.shape[0], rows):
             stop = min(start + rows, weight.shape[0])
-            scores[start:stop] = self.score(weight[start:stop], statistics.rows(start, stop))
+            scores[start:stop] = self.score(weight[start:stop], statistics.rows(slice(start, stop)))
         return scores
 
 

@@ -88,7 +88,6 @@ class _Chooser:
         self.thresholds: Tensor | None = None
         self._sections = list(sections)
         self._start = start
-        self._columns = columns
         structure.check_divides(columns)
 
     def whole_block(self, scores: Tensor) -> Tensor:

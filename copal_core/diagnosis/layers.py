@@ -4,7 +4,7 @@
     removed.N  value.N        of result N: zeros packed to bits; its values where they are not simply dense ones
     score.CRITERION.D         (out, in) on domain D, under dense propagation
     threshold.CRITERION.D     of the layer, where scores are compared within it
-    inputs.D  outputs.D       (in, n) and (out, n): the first n calibration tokens of domain D, dense model
+    inputs.D  outputs.D       (in, n) and (out, n), without bias: the first n tokens of domain D, dense model
 
 Of a layer too large for that, outputs `first` to `first` + rows - 1 are kept.
 """
@@ -31,8 +31,7 @@ from copal_core.diagnosis.kept import domain_windows, kept_results
 from copal_core.diagnosis.pieces import pieces_of
 from copal_core.errors import Cancelled, NumericalError
 from copal_core.masks import select
-from copal_core.pruning import stack
-from copal_core.statistics.accumulators import GroupStatistics, InputSquareSum, Statistic
+from copal_core.statistics.accumulators import InputSquareSum, Statistic
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.statistics.capture import InputsSeen
 from copal_core.store import RunStore
@@ -112,12 +111,12 @@ def _activations(states: HiddenStates, block: nn.Module, projection: str, band: 
 
 
 @contextmanager
-def _listening(layer: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Keep the layer's input and output, and leave the block there."""
+def _listening(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Keep the layer's input and its output without the bias, as COPAL sees them, and leave the block there."""
     heard: list[tuple[Tensor, Tensor]] = []
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        heard.append((arguments[0], output))
+        heard.append((arguments[0], output if layer.bias is None else output - layer.bias))
         raise InputsSeen
 
     handle = layer.register_forward_hook(hook)
@@ -133,15 +132,14 @@ def _scores(store: RunStore, states: HiddenStates, block: nn.Module, projection:
     wanted: dict[str, Statistic] = {InputSquareSum.name: InputSquareSum()}
     for criterion in criteria.values():
         wanted |= {statistic.name: statistic for statistic in criterion.statistics()}
-    names = GROUPS[GROUP_OF[projection]]
-    layers = linears(block)
-    weights = {name: layers[name].weight.data for name in names}
+    names, layers = GROUPS[GROUP_OF[projection]], linears(block)
+    counts, weight = [layers[name].weight.shape[0] for name in names], layers[projection].weight.data
     found: Arrays = {}
     for number, gathered in enumerate(states.calibrate(block, list(wanted.values()), advance=False)):
-        statistics = _of_projection(gathered.groups[GROUP_OF[projection]], weights, projection)
+        statistics = gathered.groups[GROUP_OF[projection]].by_rows(counts)[names.index(projection)]
         for name, criterion in criteria.items():
             try:
-                scores = criterion.score(weights[projection], statistics)
+                scores = criterion.score(weight, statistics)
                 chosen = select(scores, store.config.structure)
             except NumericalError:
                 continue  # this criterion has no answer here; the page leaves its line out
@@ -150,23 +148,6 @@ def _scores(store: RunStore, states: HiddenStates, block: nn.Module, projection:
             if chosen.thresholds is not None and structure.group == "layer":
                 found[f"threshold.{name}.{number}"] = _numpy(chosen.thresholds.reshape(()))
     return found
-
-
-def _of_projection(gathered: GroupStatistics, weights: dict[str, Tensor], projection: str) -> GroupStatistics:
-    """The group's statistics with the rows of one projection where they have rows of outputs."""
-    first = 0
-    for name, weight in weights.items():
-        if name == projection:
-            break
-        first += weight.shape[0]
-    rows, total = weights[projection].shape[0], stack(weights, list(weights)).shape[0]
-    parts = {
-        name: value[first : first + rows]
-        if name == "absolute_coupling" and value.shape[0] == total
-        else value
-        for name, value in gathered.totals.items()
-    }
-    return GroupStatistics(gathered.tokens, parts)
 
 
 def _results(

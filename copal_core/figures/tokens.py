@@ -90,12 +90,6 @@ def worst(pieces: Sequence[str], changes: Row, losses: Sequence[Row], count: int
     return rows
 
 
-def mean_loss(row: Row) -> float:
-    """Of the pieces that were predicted; NaN when none was."""
-    known = [one for one in row if one is not None]
-    return sum(known) / len(known) if known else math.nan
-
-
 def _style(change: float | None, limit: float) -> str:
     if change is None or not math.isfinite(change):
         return "outline:1px dotted rgba(128,128,128,0.5)" if change is not None else "opacity:0.55"

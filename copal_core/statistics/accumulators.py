@@ -121,15 +121,15 @@ class GroupStatistics:
             raise InvalidValueError(f"statistic '{name}' holds no tokens; calibrate first")
         return self.require(name) / self.tokens
 
-    def rows(self, start: int, stop: int) -> GroupStatistics:
-        """Views of what belongs to the stacked outputs `start` to `stop`."""
-        totals = {n: t[start:stop] if n in PER_OUTPUT else t for n, t in self.totals.items()}
+    def rows(self, chosen: slice | Tensor) -> GroupStatistics:
+        """What belongs to some of the stacked outputs: a slice, of which views are returned, or indices."""
+        totals = {name: total[chosen] if name in PER_OUTPUT else total for name, total in self.totals.items()}
         return GroupStatistics(self.tokens, totals)
 
     def by_rows(self, counts: Sequence[int]) -> list[GroupStatistics]:
         """`rows` of the stacked projections, which have so many outputs each."""
         ends = list(accumulate(counts))
-        return [self.rows(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        return [self.rows(slice(end - count, end)) for end, count in zip(ends, counts, strict=True)]
 
     def plus(self, other: GroupStatistics) -> GroupStatistics:
         """The statistics of both sets of tokens together."""
