@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+_guard = threading.Lock()
+_inside: dict[int, int] = {}  # thread -> how many times it is within `one_thread`
+_usual = 1
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread: for many small operations, where waking threads costs more than they do.
 
-    On a machine that others use too, each hand-over between threads can wait for a whole time slice.
+    On a machine that others use too, each hand-over between threads can wait for a whole time slice. The count is the
+    process's, and the app computes for several people at once: what comes back is the count before the first of them.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    global _usual
+    me = threading.get_ident()
+    with _guard:
+        if not _inside:
+            _usual = torch.get_num_threads()
+        _inside[me] = _inside.get(me, 0) + 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _guard:
+            _inside[me] -= 1
+            if not _inside[me]:
+                del _inside[me]
+                torch.set_num_threads(_usual)
