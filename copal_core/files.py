@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,18 @@ def remove_partial(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write bytes atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write, durable)
+
+
 def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: _write_text(temporary, text), durable)
+    write_bytes(path, text.encode(), durable)
 
 
 def write_json(path: Path, content: Any, durable: bool = True) -> None:
@@ -96,10 +105,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path.name} cannot be read ({error}); the run's folder is damaged") from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _flush(path: Path) -> None:
@@ -159,6 +164,16 @@ def is_held(path: Path) -> bool:
         raise readable(path, error) from error
     lock.release()
     return False
+
+
+def keep_newest(folder: Path, pattern: str, count: int) -> None:
+    """Delete all files of that pattern but the `count` written last; other processes may be doing the same."""
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(found)[:-count]:
+        path.unlink(missing_ok=True)
 
 
 def new_folder(out: Path) -> Path:

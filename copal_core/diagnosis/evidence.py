@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from copal_core import files
 from copal_core.checkpoints.cache import cache_root, slug
 from copal_core.config import Structure
 from copal_core.diagnosis.kept import Result
@@ -49,12 +50,7 @@ def evidence_file(store: RunStore, place: Place, decision: Result | None = None)
 
 def forget_old(newest: Path) -> None:
     """Keep the last few files: they can be gathered again."""
-    found = sorted(
-        newest.parent.glob(f"{newest.name.partition('-')[0]}-*"), key=lambda one: one.stat().st_mtime
-    )
-    for path in found[:-_LAYERS_KEPT]:
-        if path != newest:
-            path.unlink(missing_ok=True)
+    files.keep_newest(newest.parent, f"{newest.name.partition('-')[0]}-*", _LAYERS_KEPT)
 
 
 def band_of(row: int, rows: int, columns: int, arrays: int) -> slice:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +28,11 @@ def ask(content: dict[str, Any]) -> str:
     name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_root() / "requests"
     path = folder / f"{name}.json"
-    if not path.is_file():
+    try:
+        os.utime(path)  # asked again: not one of the old ones
+    except OSError:
         files.write_json(path, content, durable=False)
-        found = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime)
-        for old in found[:-_KEPT]:
-            old.unlink(missing_ok=True)
+        files.keep_newest(folder, "*.json", _KEPT)
     return name
 
 

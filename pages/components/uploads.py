@@ -12,8 +12,9 @@ from typing import Any
 
 import streamlit as st
 
+from copal_core import files
 from copal_core.domains import find
-from copal_core.errors import CopalError, DomainError
+from copal_core.errors import CopalError, DomainError, RunError
 from copal_core.places import uploads_root
 from pages.components import draft
 from pages.components.text import show_error
@@ -39,17 +40,19 @@ def keep(name: str, content: bytes) -> Path:
     if not content:
         raise DomainError(f"'{name[:80]}' is empty; choose a file with text in it")
     stem = re.sub(r"[^a-z0-9]+", "-", Path(name).stem.lower()).strip("-")[:24] or "text"
-    target = folder() / f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}"
+    digest = hashlib.sha256(content).hexdigest()
+    short, whole = (folder() / f"{stem}-{digest[:digits]}{suffix}" for digits in (8, len(digest)))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        # eight digits can be met by another text, of another person too
+        target = whole if short.exists() and short.read_bytes() != content else short
         if not target.exists():
-            partial = target.with_name(f".{target.name}.partial")
-            partial.write_bytes(content)
-            partial.rename(target)
+            files.write_bytes(target, content)
     except OSError as error:
         raise DomainError(
             f"the upload could not be kept in '{folder()}': {error.strerror or error}"
         ) from None
+    except RunError as error:
+        raise DomainError(f"the upload could not be kept in '{folder()}': {error}") from None
     return target
 
 

@@ -32,6 +32,12 @@ def test_uploads_have_generated_names(tmp_path: Path, monkeypatch: pytest.Monkey
     first = uploads.keep("../../etc/Pass wd.TXT", b"text")
     assert first.parent == tmp_path / "uploads"
     assert first == uploads.keep("pass-wd.txt", b"text")
+    first.write_bytes(b"another text whose name begins with the same digits")
+    second = uploads.keep("pass-wd.txt", b"text")
+    assert (
+        second != first
+        and second.read_bytes() == b"text" == uploads.keep("pass-wd.txt", b"text").read_bytes()
+    )
     with pytest.raises(DomainError, match="format"):
         uploads.keep("x.exe", b"text")
     with pytest.raises(DomainError, match="empty"):

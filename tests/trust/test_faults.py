@@ -210,7 +210,7 @@ def test_a_full_disk_is_said_and_loses_nothing(
             assert "disk is full" in " ".join(error.value for error in app.error)
         with pytest.raises(RunError, match="disk is full"):
             shelf.rename(finished, "another title")
-        with pytest.raises(CopalError, match="No space left"):
+        with pytest.raises(CopalError, match="disk is full"):
             uploads.keep("notes.txt", b"notes")
     assert all(path.read_bytes() == content for path, content in before.items())
 
