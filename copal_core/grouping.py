@@ -10,8 +10,8 @@ from typing import Any
 from copal_core import files, jobs, sharing, shelf, turns
 from copal_core.errors import Cancelled, CopalError, RunError
 from copal_core.groups import DISCARDED, Group, Member, described
-from copal_core.job_folder import ACTIVE, RunState, ending
-from copal_core.runs import Runs, status_of
+from copal_core.job_folder import ACTIVE, RunState, ending, status_of
+from copal_core.runs import Runs
 from copal_core.store import RunStore
 
 Report = Callable[[dict[str, Any]], None]
@@ -133,4 +133,4 @@ def discard(group: Group) -> None:
 
 def is_active(group: Group) -> bool:
     """Whether a process computes the group, or is about to."""
-    return group.state().status in ACTIVE
+    return status_of(group) in ACTIVE

@@ -19,8 +19,8 @@ from typing import Any
 from copal_core import amounts, files, sharing
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.job_folder import JobFolder, now
-from copal_core.runs import Runs, status_of
+from copal_core.job_folder import JobFolder, now, status_of
+from copal_core.runs import Runs
 from copal_core.store import RUN_ID, RunStore
 
 KINDS = ("repeat", "orders", "sweep")

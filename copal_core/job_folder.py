@@ -115,6 +115,14 @@ class JobFolder:
         return files.is_held(self.folder / "worker.lock")
 
 
+def status_of(job: JobFolder) -> str:
+    """Its status; a damaged status.json is an interruption, and hides nothing else of it."""
+    try:
+        return job.state().status
+    except RunError:
+        return "interrupted"
+
+
 @contextmanager
 def ending(end: Callable[[str, str], None], cancelled: str) -> Iterator[None]:
     """Compute inside; `end(status, message)` then says how it ended, whatever happened.

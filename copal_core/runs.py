@@ -12,6 +12,7 @@ from pathlib import Path
 from copal_core import files, sharing, shipped
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.job_folder import status_of
 from copal_core.places import runs_root as runs_root
 from copal_core.store import RUN_ID, RunStore, now
 
@@ -140,11 +141,3 @@ def _described(store: RunStore) -> RunSummary:
         note=str(info.get("note") or ""),
         group=str(info.get("group") or ""),
     )
-
-
-def status_of(store: RunStore) -> str:
-    """The run's status; a damaged status.json hides nothing else of the run."""
-    try:
-        return store.state().status
-    except RunError:
-        return "interrupted"

@@ -20,7 +20,8 @@ from copal_core.cluster.worker import run_elsewhere, unpack
 from copal_core.errors import Cancelled, InvalidValueError
 from copal_core.grouping import at_work
 from copal_core.groups import Group, Member, described
-from copal_core.runs import Runs, status_of
+from copal_core.job_folder import status_of
+from copal_core.runs import Runs
 from copal_core.store import RunStore
 
 Report = Callable[[dict[str, Any]], None]

@@ -47,15 +47,3 @@ def preferences(
                     if reading.method in found:
                         found[reading.method][block, place, number] = reading.error
     return {"share": asked, **found}
-
-
-def margin(
-    errors: dict[str, NDArray[np.float64]], mask: str, decomposition: str, share: float
-) -> NDArray[np.float64]:
-    """(blocks, 7) log10 of low rank's error over the mask's, at the share nearest to `share`.
-
-    Above 0 the layer prefers the mask.
-    """
-    at = int(np.abs(errors["share"] - share).argmin())
-    low, high = (np.maximum(errors[name][:, :, at], 1e-12) for name in (decomposition, mask))
-    return np.log10(low / high)

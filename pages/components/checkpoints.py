@@ -7,10 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from copal_core.checkpoints import Checkpoint, Description, locate
-from copal_core.errors import CheckpointError
 from copal_core.figures.numbers import count, size
 from pages.components import tasks
-from pages.components.text import plain, show_error
+from pages.components.text import plain
 from pages.components.words import GLOSSARY
 
 
@@ -43,14 +42,9 @@ def described(name: str) -> Description | None:
 
 def prepare(name: str) -> None:
     """Offer to convert or download a checkpoint, and show how far that is."""
-    task = tasks.find("prepare", name)
-    if task is not None and not task.finished.is_set():
-        st.markdown("**Preparing the checkpoint**")
-        tasks.watch(task)
+    if tasks.at_work(tasks.find("prepare", name), "Preparing the checkpoint"):
         st.caption("You may leave this page; the work goes on.")
         return
-    if task is not None and isinstance(task.error, CheckpointError | Exception) and task.error is not None:
-        _show_failure(task.error)
     with st.container(border=True):
         st.markdown("**Not prepared yet**")
         st.markdown(
@@ -128,15 +122,6 @@ def _memory(description: Description) -> None:
 def _start(name: str) -> None:
     tasks.start("prepare", name)
     described.clear()
-
-
-def _show_failure(error: Exception) -> None:
-    from copal_core.errors import CopalError
-
-    if isinstance(error, CopalError):
-        show_error(error)
-    else:
-        raise error
 
 
 def _not_now(label: str, done: int, total: int) -> None:

@@ -10,9 +10,9 @@ from copal_core.errors import CopalError
 from copal_core.figures import forgetting
 from copal_core.figures import groups as figures
 from copal_core.figures.numbers import compact, signed
-from copal_core.job_folder import ACTIVE
+from copal_core.job_folder import ACTIVE, status_of
 from copal_core.results import perplexity_matrix
-from copal_core.runs import Runs, status_of
+from copal_core.runs import Runs
 from copal_core.store import RunStore
 from copal_core.wording import removed, removed_by
 from pages.components import charts, links, runs

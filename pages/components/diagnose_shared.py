@@ -117,14 +117,4 @@ def _again(store: RunStore) -> None:
 def watched(question: str, request: str) -> tasks.Task | None:
     """The finished task of a request, or None while there is none; shows its progress or its error."""
     task = tasks.find("diagnose", question, request)
-    if task is None:
-        return None
-    if not task.finished.is_set():
-        tasks.watch(task)
-        return None
-    if task.error is not None:
-        if not isinstance(task.error, CopalError):
-            raise task.error
-        show_error(task.error)
-        return None
-    return task
+    return None if tasks.at_work(task) or task is None or task.error is not None else task

@@ -11,7 +11,7 @@ from copal_core.config import Protocol, Windows
 from copal_core.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from copal_core.errors import CopalError
 from copal_core.figures.numbers import duration, percent
-from copal_core.job_folder import ACTIVE
+from copal_core.job_folder import ACTIVE, status_of
 from pages.components import actions, checkpoints, layer_desk, links, tasks
 from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.timeline import label_of
@@ -48,7 +48,7 @@ def pick() -> DecompositionStore | None:
         )
         return None
     by_id = {store.id: store for store in found}
-    default = next((store.id for store in found if store.state().status == "done"), found[0].id)
+    default = next((store.id for store in found if status_of(store) == "done"), found[0].id)
     chosen = links.choose(
         "Decomposition", "family", list(by_id), default, show=lambda name: _line(by_id[name])
     )
@@ -69,7 +69,7 @@ def kind_of(method: str) -> str:
 
 
 def _line(store: DecompositionStore) -> str:
-    config, status = store.config, store.state().status
+    config, status = store.config, status_of(store)
     names = ", ".join(kind_of(text) for text in config.methods)
     day = f"{store.id[:4]}-{store.id[4:6]}-{store.id[6:8]} {store.id[9:11]}:{store.id[11:13]}"
     end = "" if status == "done" else f" · {status}"
@@ -229,10 +229,13 @@ def at_work_beside(store: DecompositionStore) -> DecompositionStore | None:
     config = store.config
     wanted = (config.checkpoint, config.domains, config.targets, config.protocol)
     for other in Decompositions().list():
-        if other.id != store.id and other.state().status in ACTIVE:
+        try:
             found = other.config
-            if (found.checkpoint, found.domains, found.targets, found.protocol) == wanted:
-                return other
+        except CopalError:
+            continue
+        same = (found.checkpoint, found.domains, found.targets, found.protocol) == wanted
+        if same and other.id != store.id and status_of(other) in ACTIVE:
+            return other
     return None
 
 
@@ -260,14 +263,9 @@ def speed(store: DecompositionStore, member: str) -> dict[str, Any] | None:
 def _task(arguments: tuple[str, ...], label: str, key: str, icon: str) -> dict[str, Any] | None:
     """A worker's task behind a button; its result once there is one."""
     task = tasks.find(*arguments)
-    if task is not None and not task.finished.is_set():
-        tasks.watch(task)
+    if tasks.at_work(task):
         return None
     if task is not None and task.result is not None:
         return task.result
-    if task is not None and isinstance(task.error, CopalError):
-        show_error(task.error)
-    elif task is not None and task.error is not None:
-        raise task.error
     st.button(label, key=key, on_click=tasks.start, args=arguments, icon=icon)
     return None

@@ -9,8 +9,7 @@ from copal_core import bands, grouping
 from copal_core.figures import groups as figures
 from copal_core.figures.numbers import compact
 from copal_core.groups import Group, Groups, described
-from copal_core.job_folder import ACTIVE
-from copal_core.runs import status_of
+from copal_core.job_folder import ACTIVE, status_of
 from copal_core.store import RunStore
 from copal_core.wording import removed
 from pages.components import actions, charts, group_form, links

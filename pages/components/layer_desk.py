@@ -22,7 +22,7 @@ from copal_core.errors import CopalError
 from copal_core.figures import lowrank
 from copal_core.figures.numbers import duration, size
 from pages.components import checkpoints, draft, links, tasks
-from pages.components.text import plain, show_error
+from pages.components.text import plain
 from pages.components.timeline import label_of
 from pages.components.words import GLOSSARY
 
@@ -112,16 +112,9 @@ def ready_entry(chosen: Setting) -> prepared.Entry | None:
 
 def watch_or_offer(command: str, chosen: Setting, title: str, words: str, button: str) -> None:
     """A worker's task: offered, at work or failed."""
-    task = tasks.find(*chosen.task(command))
-    if task is not None and not task.finished.is_set():
-        st.markdown(f"**{title}**")
-        tasks.watch(task)
+    if tasks.at_work(tasks.find(*chosen.task(command)), title):
         st.caption("You may leave this page; the work goes on.")
         return
-    if task is not None and task.error is not None:
-        if not isinstance(task.error, CopalError):
-            raise task.error
-        show_error(task.error)
     with st.container(border=True):
         st.markdown(f"**{title}**")
         st.markdown(words, help=GLOSSARY["calibration"])

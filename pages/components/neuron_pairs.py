@@ -7,12 +7,11 @@ from typing import Any
 import streamlit as st
 
 from copal_core import redundancy
-from copal_core.errors import CopalError
 from copal_core.figures import neurons as figures
 from copal_core.figures.numbers import compact
 from copal_core.store import RunStore
 from pages.components import charts, links, runs, tasks
-from pages.components.text import plain, show_error
+from pages.components.text import plain
 from pages.components.words import GLOSSARY
 
 
@@ -61,15 +60,9 @@ def one_block(store: RunStore) -> None:
 
 def _look(store: RunStore, domain: int, block: int) -> None:
     arguments = ("redundancy", store.id, domain, block)
-    task = tasks.find(*arguments)
-    if task is not None and not task.finished.is_set():
-        tasks.watch(task)
+    if tasks.at_work(tasks.find(*arguments)):
         st.caption("You may leave this page; the work goes on.")
         return
-    if task is not None and task.error is not None:
-        if not isinstance(task.error, CopalError):
-            raise task.error
-        show_error(task.error)
     st.caption(
         "This block has not been looked at on this text yet. Its windows go through the dense model once: a few "
         "seconds for tiny, up to a minute for the last blocks of SmolLM2."

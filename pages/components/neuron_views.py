@@ -6,14 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from copal_core import smaller
-from copal_core.errors import CopalError
 from copal_core.figures import neurons as figures
 from copal_core.figures.numbers import compact, count, percent, size
 from copal_core.results import perplexity_matrix
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 from pages.components import charts, links, neuron_form, runs, tasks
-from pages.components.text import empty_state, plain, show_error
+from pages.components.text import empty_state, plain
 from pages.components.words import GLOSSARY
 
 _MUTUAL = "mutual-information"
@@ -115,14 +114,8 @@ def _savings(store: RunStore, step: int) -> None:
 
 def _speed(store: RunStore, method: str, step: int) -> None:
     arguments = ("measure_smaller", store.id, method, step)
-    task = tasks.find(*arguments)
-    if task is not None and not task.finished.is_set():
-        tasks.watch(task)
+    if tasks.at_work(tasks.find(*arguments)):
         return
-    if task is not None and task.error is not None:
-        if not isinstance(task.error, CopalError):
-            raise task.error
-        show_error(task.error)
     found = smaller.known(store, method, step)
     if found is None:
         st.caption(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copal_core.errors import CopalError
 from copal_core.figures.numbers import compact, size
 from copal_core.report.checkpoints import FORMATS, LIMITS, TOLERANCES, why_not
 from copal_core.report.packed import LOADER, why_no_masks
@@ -12,7 +11,7 @@ from copal_core.report.tables import FORMATS as TABLE_FORMATS
 from copal_core.store import RunStore
 from pages.components import charts, links, report_tasks, runs, tasks
 from pages.components.report_tasks import Arguments
-from pages.components.text import empty_state, plain, show_error
+from pages.components.text import empty_state, plain
 
 _MIME = {".html": "text/html", ".zip": "application/zip"}
 
@@ -178,13 +177,8 @@ def _finished(arguments: Arguments, label: str, kind: str) -> tasks.Task | None:
     task = tasks.find(*arguments)
     if task is not None and task.result is not None:
         return task
-    if task is not None and not task.finished.is_set():
-        tasks.watch(task)
+    if tasks.at_work(task):
         return None
-    if task is not None and isinstance(task.error, CopalError):
-        show_error(task.error)
-    elif task is not None and task.error is not None:
-        raise task.error
     st.button(
         label, key=f"write-{kind}", on_click=tasks.start, args=arguments, icon=":material/edit_document:"
     )

@@ -21,7 +21,7 @@ import streamlit as st
 from copal_core import turns
 from copal_core.errors import CopalError
 from copal_core.places import runs_root
-from pages.components.text import plain
+from pages.components.text import plain, show_error
 
 _ROOT = Path(__file__).resolve().parents[2]
 _KEPT = 40  # finished tasks whose results stay at hand
@@ -93,11 +93,15 @@ class Task:
 def start(*arguments: Hashable) -> None:
     """Start a task unless the very same one is at work or finished well."""
     tasks = _tasks()
-    known = tasks.get(arguments)
-    if known is None or known.error is not None:
-        for old in [key for key, task in tasks.items() if task.finished.is_set()][:-_KEPT]:
-            del tasks[old]
-        tasks[arguments] = Task(arguments)
+    with _starting:  # every session has a thread of its own
+        known = tasks.get(arguments)
+        if known is None or known.error is not None:
+            for old in [key for key, task in list(tasks.items()) if task.finished.is_set()][:-_KEPT]:
+                tasks.pop(old, None)
+            tasks[arguments] = Task(arguments)
+
+
+_starting = threading.Lock()
 
 
 def find(*arguments: Hashable) -> Task | None:
@@ -110,13 +114,27 @@ def forget(*arguments: Hashable) -> None:
     _tasks().pop(arguments, None)
 
 
-def watch(task: Task) -> None:
-    """A progress bar that moves by itself; the page runs again when the task is over."""
-    _watch_fragment(task)
+def at_work(task: Task | None, heading: str = "") -> bool:
+    """Whether it is; then with a progress bar, which runs the page again when it is over.
+
+    heading: above the bar. Of a task that failed, an error that the person can mend is shown; another is raised.
+    """
+    if task is None:
+        return False
+    if not task.finished.is_set():
+        if heading:
+            st.markdown(f"**{heading}**")
+        _watch(task)
+        return True
+    if isinstance(task.error, CopalError):
+        show_error(task.error)
+    elif task.error is not None:
+        raise task.error
+    return False
 
 
 @st.fragment(run_every=0.5)
-def _watch_fragment(task: Task) -> None:
+def _watch(task: Task) -> None:
     if task.finished.is_set():
         st.rerun()
     st.progress(task.share, text=plain(task.label))

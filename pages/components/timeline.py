@@ -169,14 +169,8 @@ def preview() -> None:
     task = tasks.find(*arguments)
     if task is None:
         st.button("Draw the windows with the current protocol", on_click=_preview, args=(spec,))
-    elif not task.finished.is_set():
-        tasks.watch(task)
-    elif isinstance(task.error, CopalError):
-        show_error(task.error)
-    elif task.error is not None:
-        raise task.error
-    else:
-        _show_windows(task.result or {}, str(protocol.calibration), str(protocol.evaluation))
+    elif not tasks.at_work(task) and task.result is not None:
+        _show_windows(task.result, str(protocol.calibration), str(protocol.evaluation))
 
 
 def _show_windows(found: dict, calibration: str, evaluation: str) -> None:

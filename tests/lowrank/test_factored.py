@@ -15,7 +15,7 @@ from copal_core import decomposing
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.cli import main
-from copal_core.comparison.preferences import margin, preferences
+from copal_core.comparison.preferences import preferences
 from copal_core.comparison.statistics import GRAM, LayerLibrary, layer_library
 from copal_core.config import Protocol, Windows
 from copal_core.decompositions import DecompositionConfig, Decompositions, DecompositionStore
@@ -123,7 +123,6 @@ class TestStatistics:
         errors = preferences(library, shares=(0.5, 0.8))
         assert errors["wanda"].shape == (2, 7, 2)
         assert (errors["whitened-svd"][:, :, 1] < errors["whitened-svd"][:, :, 0]).all()
-        assert margin(errors, "wanda", "whitened-svd", 0.8).shape == (2, 7)
 
 
 class TestModel:
