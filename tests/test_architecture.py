@@ -42,7 +42,7 @@ FLOW = {
     "progress": LEAVES,
     "results": LEAVES | {"metrics", "store"},
     "store": LEAVES | {"files", "job_folder", "records", "results", "soundness"},
-    "runs": LEAVES | {"files", "store"},
+    "runs": LEAVES | {"files", "job_folder", "store"},
 }
 STORED = "checkpoints domains statistics criteria strategies masks pruning evaluation metrics figures lowrank neurons"
 

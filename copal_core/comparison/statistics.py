@@ -181,7 +181,7 @@ def _gather(
                 gathered = found.groups[group]
                 arrays[f"{group}.tokens"] = np.array(gathered.tokens)
                 total = gathered.require(statistic.name)
-                if statistic.name != "absolute_coupling":
+                if not statistic.per_output:
                     arrays[f"{group}.{statistic.name}"] = total.cpu().contiguous().numpy()
                     continue
                 rows = [linears(block)[name].weight.shape[0] for name in names]
@@ -195,7 +195,7 @@ def _gather(
 
 
 def _key(group: str, projection: str, statistic: Statistic) -> str:
-    return f"{projection if statistic.name == 'absolute_coupling' else group}.{statistic.name}"
+    return f"{projection if statistic.per_output else group}.{statistic.name}"
 
 
 def _file(folder: Path, statistic: Statistic, block: int) -> Path:

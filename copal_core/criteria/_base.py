@@ -53,7 +53,8 @@ class Criterion(ABC):
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
         """Importance of every weight.
 
-        weight: (out, in), any float dtype. Returns (out, in) float32, >= 0.
+        weight: (out, in), any float dtype; where `by_row`, some rows of a layer and no more, else the projections
+        that read one input stacked along `out`. Returns the same shape, float32, >= 0.
         """
 
     def prune(

@@ -18,17 +18,26 @@ from torch import Tensor
 from copal_core.errors import InvalidValueError
 from copal_core.precision import add_product, factor_dtype
 
+_PER_OUTPUT: set[str] = set()  # names of the statistics that say so of themselves
+
 
 class Statistic(ABC):
     """One additive quantity. `update` adds a batch of tokens to the running total.
 
-    groups: the input groups at which it is gathered; None: all.
+    groups: the input groups at which it is gathered; None: all. per_output: whether its total has one row for each
+    stacked output; otherwise it belongs to the input alone, and every projection of the group has all of it.
     """
 
     name: ClassVar[str]
     groups: ClassVar[tuple[str, ...] | None] = None
+    per_output: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
     needs_weight: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.per_output:
+            _PER_OUTPUT.add(cls.name)
 
     @abstractmethod
     def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -75,6 +84,7 @@ class AbsoluteCoupling(Statistic):
     """(out, in) |Y|ᵀ |X|: how strongly each output and each input act together (COPAL)."""
 
     name: ClassVar[str] = "absolute_coupling"
+    per_output: ClassVar[bool] = True
     needs_outputs: ClassVar[bool] = True
 
     def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -94,10 +104,6 @@ def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
         torch.abs(y.to(stacked.dtype), out=stacked[:, start : start + y.shape[1]])
         start += y.shape[1]
     return stacked
-
-
-# totals with one row for each stacked output; the others belong to the input alone
-PER_OUTPUT = frozenset({AbsoluteCoupling.name})
 
 
 @dataclass
@@ -123,7 +129,9 @@ class GroupStatistics:
 
     def rows(self, chosen: slice | Tensor) -> GroupStatistics:
         """What belongs to some of the stacked outputs: a slice, of which views are returned, or indices."""
-        totals = {name: total[chosen] if name in PER_OUTPUT else total for name, total in self.totals.items()}
+        totals = {
+            name: total[chosen] if name in _PER_OUTPUT else total for name, total in self.totals.items()
+        }
         return GroupStatistics(self.tokens, totals)
 
     def by_rows(self, counts: Sequence[int]) -> list[GroupStatistics]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -110,6 +110,30 @@ def test_parts_add_up_to_the_whole(backbone: Backbone, windows: Tensor) -> None:
         assert parts.groups[group].tokens == whole.groups[group].tokens
         for name, total in whole.groups[group].totals.items():
             torch.testing.assert_close(parts.groups[group].totals[name], total, rtol=1e-4, atol=1e-5)
+
+
+class OutputSquareSum(Statistic):
+    """(out,) Σ y²: one number for each stacked output, as a new criterion might want it."""
+
+    name = "output_square_sum"
+    per_output = True
+    needs_outputs = True
+
+    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        return torch.zeros(rows, device=device)
+
+    def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        total += torch.cat([y.float() for y in outputs], dim=1).square().sum(dim=0)
+
+
+def test_a_statistic_that_says_so_is_cut_with_its_outputs(backbone: Backbone, windows: Tensor) -> None:
+    group = gather(backbone, windows, (OutputSquareSum(), InputSquareSum())).groups["attention_input"]
+    query, key, value = group.by_rows([32, 16, 16])
+    whole = group.require("output_square_sum")
+    assert torch.equal(key.require("output_square_sum"), whole[32:48])
+    assert torch.equal(value.rows(torch.tensor([3, 1])).require("output_square_sum"), whole[[51, 49]])
+    assert torch.equal(query.require("input_square_sum"), group.require("input_square_sum"))
+    assert key.tokens == group.tokens == 80
 
 
 def test_twins_share_one_statistic(backbone: Backbone, windows: Tensor) -> None:
