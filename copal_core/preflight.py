@@ -118,12 +118,15 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
     by_rows = all(method.name in _BY_ROWS for method in config.methods)
     widest = max(out * columns for out, columns in shapes.values())
     statistics = 4 * block * 3 if not by_rows else 4 * block + block + 3 * 4 * widest
-    if any(str(method) == "copal:joint" for method in config.methods):
+    gram = 4 * sum(shapes[name][1] ** 2 for name in _READERS)
+    joint = {method.name for method in config.methods if method.strategy == "joint"}
+    if "copal" in joint:  # the statistics of every domain so far are there together
         statistics += 4 * block * len(config.domains)
+    if joint & {"sparsegpt", *LOWRANK.names()} - {"svd"}:
+        statistics += gram * (len(config.domains) - 1)
     if any(method.name == "sparsegpt" for method in config.methods):
         statistics += 4 * 4 * largest**2
     if any(method.name in LOWRANK.names() for method in config.methods):
-        gram = 4 * sum(shapes[name][1] ** 2 for name in _READERS)
         # measured: double-precision copies of the Gram matrix, its factor, W L and what its decomposition needs
         layer = 8 * max(2 * columns**2 + 7 * out * columns for out, columns in shapes.values())
         statistics += 2 * gram + layer
