@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from copal_core import files
@@ -17,7 +15,6 @@ from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.factored.linear import module_name
-from copal_core.files import new_folder
 from copal_core.neurons._removal import width_after, without_neurons
 from copal_core.store import RunStore
 from copal_core.variants import variant
@@ -34,7 +31,7 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     """
     method = str(Method.parse(method))
     _check(store, method, step)
-    out = new_folder(out)
+    out = files.new_folder(out)  # refused before anything is read
     checkpoint = locate(store.config.checkpoint)
     used = store.info.get("checkpoint", {})
     if used.get("fingerprint") not in (None, checkpoint.fingerprint()):
@@ -43,23 +40,11 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
         )
     device, dtype, _ = devices.choose("cpu", used.get("dtype", "auto"))
     backbone = Backbone(checkpoint.folder, device, dtype)
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with files.making(out) as temporary:
         _write_weights(store, method, step, backbone, temporary)
         checkpoint.tokenizer().save_pretrained(temporary)
         _write_factors(store, method, step, temporary)
         (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        temporary.replace(out)
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"'{out}' could not be written ({error}); choose another folder or make room"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -186,6 +187,29 @@ def new_folder(out: Path) -> Path:
     if os.path.isdir(found) and any(found.iterdir()):
         raise RunError(f"folder '{out}' is not empty; choose a new one")
     return found
+
+
+@contextmanager
+def making(out: Path) -> Iterator[Path]:
+    """A folder to be filled, which becomes the new folder `out` when all went well and is gone when it did not.
+
+    Raises RunError when `out` is not new, or cannot be written.
+    """
+    target = new_folder(out)
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            target.rmdir()
+        temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"'{target}' could not be written ({error}); choose another folder or make room"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def readable(path: Path, error: OSError) -> RunError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from copal_core import files
 from copal_core.checkpoints import Checkpoint
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.writer import write_checkpoint
@@ -15,7 +15,6 @@ from copal_core.errors import RunError
 from copal_core.factored.linear import place_of
 from copal_core.factored.packed import load_factors, save_factors
 from copal_core.factored.workshop import Member
-from copal_core.files import new_folder
 from copal_core.lowrank._base import Factors
 
 LOADER = """from safetensors.torch import load_file
@@ -24,28 +23,23 @@ install(model, load_file("factors.safetensors"))"""
 
 
 def export_member(
-    checkpoint: Checkpoint, member: Member, out: Path, table: Mapping[str, float] | None = None
+    checkpoint: Checkpoint, member: Member, out: Path, table: Mapping[str, float | None] | None = None
 ) -> Path:
     """Write `member` into the new folder `out`: factors.safetensors, merged/ (a stock checkpoint) and README.md.
 
-    table: domain -> perplexity, for the README. Raises RunError when `out` holds files already.
+    table: domain -> perplexity, None where it is not finite, for the README.
+    Raises RunError when `out` holds files already, or cannot be written.
     """
-    out = new_folder(out)
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    out = files.new_folder(out)
     backbone = Backbone(checkpoint.folder, "cpu", "float32")
     small = _small(checkpoint, member.factors)
-    save_factors(
-        temporary / "factors.safetensors", small, {"checkpoint": checkpoint.name, "member": member.name}
-    )
-    (temporary / "merged").mkdir()
-    write_checkpoint(backbone, temporary / "merged", member.weights, lossless=False)
-    checkpoint.tokenizer().save_pretrained(temporary / "merged")
-    (temporary / "README.md").write_text(_card(checkpoint, member, table or {}), encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    temporary.replace(out)
+    about = {"checkpoint": checkpoint.name, "member": member.name}
+    with files.making(out) as temporary:
+        save_factors(temporary / "factors.safetensors", small, about)
+        (temporary / "merged").mkdir()
+        write_checkpoint(backbone, temporary / "merged", member.weights, lossless=False)
+        checkpoint.tokenizer().save_pretrained(temporary / "merged")
+        (temporary / "README.md").write_text(_card(checkpoint, member, table or {}), encoding="utf-8")
     return out
 
 
@@ -56,7 +50,7 @@ def _small(checkpoint: Checkpoint, factors: Mapping[str, Factors]) -> dict[str, 
     return {n: f for n, f in factors.items() if f.parameters < full[place_of(n)[1]]}
 
 
-def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float]) -> str:
+def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float | None]) -> str:
     lines = [
         f"# {checkpoint.name}, {member.name}",
         "",
@@ -64,7 +58,7 @@ def _card(checkpoint: Checkpoint, member: Member, table: Mapping[str, float]) ->
         "",
         "| domain | perplexity |",
         "|---|---|",
-        *(f"| {name} | {value:.2f} |" for name, value in table.items()),
+        *(f"| {name} | {'-' if value is None else format(value, '.2f')} |" for name, value in table.items()),
         "",
         "`merged/` loads with transformers as it is, at the dense size. To run with the factors, load the checkpoint",
         "they are of (or `merged/`) as `model`, then:",

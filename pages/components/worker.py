@@ -6,6 +6,7 @@ The last argument is a JSON list. Each line on stdout is one JSON object: progre
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,7 @@ def export_member(decomposition: str, member: str, folder: str) -> dict[str, Any
     store = Decompositions().open(decomposition)
     _report("Writing the checkpoint", 0, 0)
     entry, found = export.load_member(store, member)
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier export under this very name
     export.export_member(locate(store.config.checkpoint, _report), found, Path(folder), entry["perplexity"])
     return {"folder": folder}
 

@@ -151,14 +151,17 @@ class TestModel:
 
     def test_comes_back_from_disk_in_three_lines_and_merged(self, workshop: Workshop, tmp_path: Path) -> None:
         member = whitened(workshop)
-        folder = export_member(workshop.library.checkpoint, member, tmp_path / "out", {"code.txt": 3.0})
+        folder = export_member(
+            workshop.library.checkpoint, member, tmp_path / "out", {"code.txt": 3.0, "b": None}
+        )
         tokens = workshop.library.domains[0].evaluation[:2]
         merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32)
         model = AutoModelForCausalLM.from_pretrained(workshop.library.checkpoint.folder, dtype=torch.float32)
         install(model, load_file(folder / "factors.safetensors"))
         with torch.no_grad():
             assert torch.allclose(model(tokens).logits, merged(tokens).logits, atol=1e-4)
-        assert "install(model, load_file" in (folder / "README.md").read_text(encoding="utf-8")
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "install(model, load_file" in card and "| code.txt | 3.00 |" in card and "| b | - |" in card
         with pytest.raises(RunError, match="not empty"):
             export_member(workshop.library.checkpoint, member, tmp_path / "out")
 
