@@ -12,6 +12,7 @@ from copal_core import cli, cluster, sweeps
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError
 from copal_core.groups import Groups, described
+from copal_core.job_folder import RunState
 from copal_core.runs import Runs
 
 
@@ -135,7 +136,7 @@ def test_a_sweep_cancelled_while_it_starts_stays_cancelled(
     monkeypatch.setattr("copal_core.cluster.require_ray", lambda: None)
     monkeypatch.setattr(cluster, "compute", lambda group, *others: seen.append(group.cancel_requested()))
     group = Groups(runs.root).create(sweeps.KIND, grid().configs())
-    group.set_state(status)
+    group.set_state(RunState(status))
     group.request_cancel()
     assert cli.main(["sweep", "--resume", group.id, "--runs", str(runs.root)]) == 0
     assert seen == [stays]
