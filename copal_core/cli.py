@@ -139,15 +139,15 @@ def create(config: RunConfig, options: argparse.Namespace) -> RunStore:
 
 
 def check_names(config: RunConfig) -> RunConfig:
-    """Refuse unknown domains, methods and options before a run's folder is made.
+    """Refuse unknown domains, methods and options, and files far too short, before a run's folder is made.
 
     Returns the configuration as it means the same from any folder: files by their absolute paths.
     """
     from copal_core.compressors import build_compressor
-    from copal_core.domains import find
+    from copal_core.domains import settled
     from copal_core.strategies import STRATEGIES
 
-    domains = tuple(find(domain).spec for domain in config.domains)
+    domains = settled(config.domains, config.protocol.calibration, config.protocol.evaluation)
     for method in config.methods:
         build_compressor(method.name, method.options)
         STRATEGIES.get(method.strategy)

@@ -68,11 +68,13 @@ class _Experiment:
 
     def compute(self) -> None:
         config = self.store.config
-        # unknown methods are refused before anything is computed
+        # unknown methods, and files that are missing or far too short, are refused before anything is computed
         self._parts = {
             str(m): (build_compressor(m.name, m.options), STRATEGIES.get(m.strategy)())
             for m in config.methods
         }
+        new = config.domains[len(self.store.info.get("domains", [])) :]
+        domain_sources.settled(new, config.protocol.calibration, config.protocol.evaluation)
         self._meter = Meter(total_cost(config))
         self._progress(phase="opening the checkpoint", force=True)
         backbone = self._open()

@@ -121,6 +121,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "propagate": (["--propagate", "sideways"], "invalid choice: 'sideways'"),
     "seed": (["--seed", "x"], "invalid int value: 'x'"),
     "checkpoint": (["--checkpoint", "/nowhere/model"], "/nowhere/model"),
+    "far too little text": (["--calibration", "100000x60"], "bytes of text, 100000x60 for calibration"),
     "too little text": (["--calibration", "600x60", "--evaluation", "400x60"], "would fit"),
 }
 
@@ -140,7 +141,17 @@ def test_bad_input_is_one_clear_line(
 
 @pytest.mark.parametrize(
     "bad",
-    ["domain", "missing file", "method", "strategy", "option", "windows", "sparsity", "sparsity of N:M"],
+    [
+        "domain",
+        "missing file",
+        "method",
+        "strategy",
+        "option",
+        "windows",
+        "sparsity",
+        "sparsity of N:M",
+        "far too little text",
+    ],
 )
 def test_bad_input_leaves_no_run_behind(
     capsys: pytest.CaptureFixture[str], arguments: list[str], runs: Runs, bad: str
@@ -152,9 +163,9 @@ def test_bad_input_leaves_no_run_behind(
 @pytest.mark.parametrize(
     ("given", "described"),
     [
-        ((), "50% per row"),
-        (("--group", "layer"), "50% per layer"),
-        (("--sparsity", "0.3"), "30% per row"),
+        ((), "50 % per row"),
+        (("--group", "layer"), "50 % per layer"),
+        (("--sparsity", "0.3"), "30 % per row"),
         (("--structure", "2:4"), "2:4"),
         (("--structure", "2:4", "--sparsity", "0.5"), "2:4"),
         (("--structure", "1:3", "--sparsity", "0.667"), "1:3"),

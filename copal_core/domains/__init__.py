@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from copal_core.config import Windows
 from copal_core.domains.base import Document, Domain, DomainInfo
 from copal_core.domains.builtin import BUILTINS
 from copal_core.domains.files import FileDomain
@@ -23,6 +25,7 @@ __all__ = [
     "builtins",
     "find",
     "hub_presets",
+    "settled",
 ]
 
 
@@ -44,6 +47,17 @@ def find(spec: str) -> Domain:
         f"domain '{spec}' is not known; built-in: {', '.join(BUILTINS.names())}; "
         f"or a file ({', '.join(READERS)}), or hub:NAME" + (f"; did you mean '{near[0]}'?" if near else "")
     )
+
+
+def settled(specs: Iterable[str], calibration: Windows, evaluation: Windows) -> tuple[str, ...]:
+    """The specifications as they mean the same from any folder: files by their absolute paths.
+
+    Raises DomainError for one that is not known, and for a file that is far too short for the windows; reads no text.
+    """
+    found = [find(spec) for spec in specs]
+    for domain in found:
+        domain.refuse_hopeless(calibration, evaluation)
+    return tuple(domain.spec for domain in found)
 
 
 def builtins() -> list[DomainInfo]:

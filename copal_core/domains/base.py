@@ -64,6 +64,18 @@ class Domain(ABC):
         del seed, characters, report
         return Pool(list(self.documents()))
 
+    def most_bytes(self) -> int | None:
+        """No more bytes of text than this, known without reading any; None where that is not known."""
+        return None
+
+    def refuse_hopeless(self, calibration: Windows, evaluation: Windows) -> None:
+        """Raises DomainError where it is known without reading that the text is too short for the windows."""
+        from copal_core.domains.sampling import refuse_hopeless
+
+        size = self.most_bytes()
+        if size:  # an empty file is refused as such when it is read
+            refuse_hopeless(self.name, size, calibration, evaluation)
+
     def sample(
         self,
         tokenizer: Any,

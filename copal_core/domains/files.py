@@ -48,6 +48,15 @@ class FileDomain(Domain):
         except OSError as error:
             raise DomainError(f"'{self.path}' cannot be read: {error.strerror or error}") from None
 
+    def most_bytes(self) -> int | None:
+        """The file's size, unless its format compresses."""
+        if self.path.suffix.lower() == ".parquet":
+            return None
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return None  # said when it is read
+
 
 def _parse(spec: str) -> tuple[Path, str | None]:
     """Path and column; a hash that is part of an existing file's name stays there."""

@@ -20,6 +20,10 @@ from copal_core.errors import DomainError
 _POOL_FACTOR = 8  # tokens to choose from, for each token asked
 _POOL_EXTRA = 150_000  # and never more than so many beyond those asked: keeps large protocols quick
 _CHARACTERS_PER_TOKEN = 6  # a generous guess, for asking a source for enough text
+_TOKENS_PER_BYTE = (
+    4  # never more: a token is a byte or more, a document may have an end and a leading space besides
+)
+_BYTES_PER_TOKEN = 4  # as texts usually have
 _WHOLE = 1_000_000  # characters: a text up to this long is tokenised whole when it is parted by region
 
 
@@ -36,6 +40,11 @@ def draw(
         raise DomainError(
             f"domain '{domain.name}' holds no text; choose a source or a column with text in it"
         )
+    if (
+        sum(len(document.text) for document in documents) > _WHOLE
+    ):  # a shorter text is counted exactly, and soon
+        size = sum(len(document.text.encode("utf-8", "replace")) for document in documents)
+        refuse_hopeless(domain.name, size, calibration, evaluation)
     generator = np.random.default_rng(seed)
     notes = list(pool.notes)
     streams = _streams(documents, tokenizer, wanted, targets, generator, report, notes)
@@ -43,6 +52,20 @@ def draw(
         parted = any(document.side for document in documents)
         raise too_little(domain.name, streams, wanted, parted)
     return _windows(domain.name, tokenizer, streams, wanted, generator, notes)
+
+
+def refuse_hopeless(name: str, size: int, calibration: Windows, evaluation: Windows) -> None:
+    """Raise DomainError where `size` bytes of text cannot hold the windows, whatever the tokenizer."""
+    wanted = {"calibration": calibration, "evaluation": evaluation}
+    needed = sum(windows.tokens for windows in wanted.values())
+    if needed <= _TOKENS_PER_BYTE * size:
+        return
+    asked = " + ".join(f"{windows} for {side}" for side, windows in wanted.items())
+    room = fitting(_shares(size // _BYTES_PER_TOKEN, wanted), wanted)
+    raise DomainError(
+        f"domain '{name}' holds {size:,} bytes of text, {asked} need {needed:,} tokens; at the usual "
+        f"{_BYTES_PER_TOKEN} bytes a token {room}, or choose a source with more text"
+    )
 
 
 def _target(windows: Windows) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copal_core import jobs, preflight
+from copal_core import domains, jobs, preflight
 from copal_core.checkpoints import Description
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError
@@ -270,7 +270,11 @@ def _estimate(canonical: str, _description: Description) -> preflight.Estimate:
 
 
 def _start(config: RunConfig) -> None:
+    protocol = config.protocol
     try:
+        domains.settled(
+            config.domains, protocol.calibration, protocol.evaluation
+        )  # refused here, not by the process
         store = Runs().create(config, title=str(draft.values()["title"] or "").strip())
         jobs.start(store)
         links.write("run", store.id)

@@ -50,8 +50,8 @@ def test_what_is_given_twice_is_computed_once() -> None:
 
 def test_sparsities_are_those_of_unstructured() -> None:
     mixed = sweeps.structures(["unstructured", "2:4"], [0.3, 0.7], "layer")
-    assert [str(one) for one in mixed] == ["30% per layer", "70% per layer", "2:4"]
-    assert [str(one) for one in sweeps.structures(["2:4", "unstructured"])] == ["2:4", "50% per row"]
+    assert [str(one) for one in mixed] == ["30 % per layer", "70 % per layer", "2:4"]
+    assert [str(one) for one in sweeps.structures(["2:4", "unstructured"])] == ["2:4", "50 % per row"]
     assert [str(one) for one in sweeps.structures(["2:4"], [0.5])] == ["2:4"]
     for sparsities, group in (([0.5, 0.7], None), ([], "row")):
         with pytest.raises(InvalidValueError, match="does not go with structure 2:4"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copal_core.config import Windows
+from copal_core.domains import find, settled
 from copal_core.domains.repeats import without_repeats
 from copal_core.errors import DomainError
 from tests.domains.conftest import TextDomain, WordTokenizer
@@ -173,3 +175,32 @@ def test_texts_hash_and_progress(tokenizer):
     content += b"(1, 16)" + sample.evaluation.astype("<i8").tobytes()
     assert sample.content_hash == hashlib.sha256(content).hexdigest()
     assert calls[0][0] == "reading given" and calls[-1][1] == calls[-1][2] > 0
+
+
+def test_a_long_text_that_cannot_hold_the_windows_is_not_tokenised(tokenizer: WordTokenizer) -> None:
+    domain = TextDomain([words(number, 20_000) for number in range(8)])
+    with pytest.raises(DomainError, match=r"holds 1,\d{3},\d{3} bytes of text, 100000x1024 .* would fit"):
+        domain.sample(tokenizer, windows("100000x1024"), windows("12x256"), 0)
+    assert tokenizer.tokenised == 0
+    with pytest.raises(DomainError, match=r"holds 160,0\d\d tokens of text"):  # it might have: counted
+        domain.sample(tokenizer, windows("1000x1024"), windows("12x256"), 0)
+    assert tokenizer.tokenised >= 160_000
+
+
+def test_a_file_far_too_short_is_refused_unread(tmp_path: Path, tokenizer: WordTokenizer) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("".join(f"{number:03} " for number in range(500)), encoding="utf-8")
+    for calibration, fits in (("6x48", True), ("200x48", False)):
+        asked = (windows(calibration), windows("1x48"))
+        if fits:
+            assert settled([str(path)], *asked) == (str(path),)
+            assert find(str(path)).sample(tokenizer, *asked, 0).calibration.shape == (6, 48)
+        else:
+            with pytest.raises(DomainError, match="holds 2,000 bytes of text"):
+                settled([str(path)], *asked)
+
+
+def test_a_compressed_file_is_not_judged_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "short.parquet"
+    path.write_bytes(b"PAR1")
+    assert settled([str(path)], windows("100000x1024"), windows("1x48")) == (str(path),)

@@ -266,6 +266,20 @@ def test_prune_starts_a_run(runs_folder: Path, open_page: Opener, monkeypatch: p
     assert started[0].config.methods[0].name == "copal"
 
 
+def test_prune_refuses_windows_that_a_file_cannot_hold(
+    runs_folder: Path, tmp_path: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    (tmp_path / "short.txt").write_text("a short text\n" * 20)
+    app = open_page("prune")
+    app.session_state["draft"].update(checkpoint="tiny", domains=[str(tmp_path / "short.txt")])
+    app.run()
+    app.button(key="start-run").click().run()
+    assert not app.exception and "holds 260 bytes of text" in app.error[0].value.replace("\\", "")
+    assert not started and not list(runs_folder.glob("*/run.json"))
+
+
 def test_prune_watches_a_run_at_work(runs_folder: Path, synthetic: ModuleType, open_page: Opener) -> None:
     store = synthetic.write_run(runs_folder, run_id="working-run", status="running", steps=2)
     with store.lock():
