@@ -20,6 +20,7 @@ from copal_core.compressors import build_compressor
 from copal_core.config import Method
 from copal_core.continual import HoldStates, Step
 from copal_core.criteria._base import Criterion
+from copal_core.domains.base import name_apart
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.evaluation import evaluate, no_change
 from copal_core.job_folder import RunState, ending
@@ -237,12 +238,9 @@ def _step_of(compressor: Criterion | Decomposition | NeuronSelector) -> type[Ste
 
 def _described(domain: Any, sample: Any, before: list[dict[str, Any]]) -> dict[str, Any]:
     """What run.json says of a domain; its name is made unique within the run."""
-    taken, name, number = {entry["name"] for entry in before}, domain.name, 2
-    while name in taken:
-        name, number = f"{domain.name}-{number}", number + 1
     return {
         "spec": domain.spec,
-        "name": name,
+        "name": name_apart(domain.name, {entry["name"] for entry in before}),
         "label": domain.label,
         "content_hash": sample.content_hash,
         "documents": sample.documents,

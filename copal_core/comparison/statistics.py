@@ -27,6 +27,7 @@ from copal_core.checkpoints.cache import slug
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.comparison import room
 from copal_core.config import Protocol
+from copal_core.domains.base import name_apart
 from copal_core.errors import Cancelled, InvalidValueError
 from copal_core.statistics.accumulators import AbsoluteCoupling, GroupStatistics, InputGram, Statistic
 from copal_core.statistics.blockwise import HiddenStates
@@ -120,9 +121,7 @@ def sample_windows(
         first, second = (
             torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation)
         )
-        name, number = domain.name, 2
-        while name in {other.name for other in found}:  # two files may have one name
-            name, number = f"{domain.name}-{number}", number + 1
+        name = name_apart(domain.name, {other.name for other in found})  # two files may have one name
         found.append(Windows(name, domain.spec, first, second, sample.content_hash))
     return found
 

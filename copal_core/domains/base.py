@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,3 +102,9 @@ def stable_fraction(text: str) -> float:
 
 def _silent(label: str, done: int, total: int) -> None:
     """The report of a caller that asked for none."""
+
+
+def name_apart(name: str, taken: Collection[str]) -> str:
+    """`name`, or with a number behind it where others have it already: notes, notes-2, notes-3."""
+    numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(one for one in numbered if one not in taken)
