@@ -205,7 +205,7 @@ def angle_figure(table: pd.DataFrame) -> go.Figure:
             "title": "angle",
             "range": [-2, 92],
             "tickvals": [0, 30, 60, 90],
-            "ticksuffix": "°",
+            "ticktext": ["0°", "30°", "60°", "90°"],
             "fixedrange": True,
         },
     )

@@ -40,6 +40,12 @@ DIVERGING = [[0.0, "#2166AC"], [0.25, "#92C5DE"], [0.5, "#F4F2EE"], [0.75, "#F4A
 CLEAR = "rgba(0,0,0,0)"
 GRID = "rgba(128,128,128,0.22)"
 LINE = "rgba(128,128,128,0.45)"
+_MARGIN = {
+    "l": 0,
+    "r": 18,
+    "t": 12,
+    "b": 0,
+}  # right: half of "100 %", which plotly leaves out where it is cut
 _MODEBAR = {"bgcolor": CLEAR, "color": "rgba(128,128,128,0.7)", "activecolor": "rgba(128,128,128,1)"}
 
 
@@ -51,7 +57,7 @@ def _template() -> go.layout.Template:
             "paper_bgcolor": CLEAR,
             "plot_bgcolor": CLEAR,
             "colorway": [*CRITERION_COLOURS.values(), *SPARE_COLOURS],
-            "margin": {"l": 0, "r": 8, "t": 12, "b": 0},
+            "margin": _MARGIN,
             "xaxis": {**axis, "showgrid": False},
             "yaxis": axis,
             "hoverlabel": {"align": "left"},
@@ -82,7 +88,7 @@ def figure(*traces: Any, height: int = 320, **layout: Any) -> go.Figure:
         # explicit, not only in the template: a host page may lay its own template over ours
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
-        "margin": {"l": 0, "r": 8, "t": 12, "b": 0},
+        "margin": _MARGIN,
     }
     return go.Figure(data=list(traces), layout={**content, **layout})
 

@@ -167,7 +167,14 @@ def _part(part: list[RunStore], letters: dict[str, str], number: int) -> None:
             figure = figures.side_by_side_figure(table, "backward_transfer", 0.0)
             charts.show(figure, table, f"compared-bwt-{number}", "Backward transfer by run and method")
     domains = part[0].domains
-    columns = ["Run", "Method", "Removed", *(f"{name} (last)" for name in domains), "Average", "BWT"]
+    columns = [
+        "Run",
+        "Method",
+        "Removed",
+        *(f"{name} (last)" for name in domains),
+        "Average",
+        "Backward transfer",
+    ]
     charts.text_table(columns, _rows(part, letters), "Perplexity after the last step, by run and method")
     first = part[0]
     st.caption(f"Protocol: {plain(first.protocol_stamp())}. The dashed line is the dense model.")

@@ -79,12 +79,12 @@ def _evidence(store: RunStore, place: Place, row: int) -> Evidence | None:
         st.caption("You may leave this page; the work goes on.")
         return None
     with st.container(border=True):
-        st.markdown(f"**{place} has not been read yet**")
+        st.markdown(f"**{str(place).capitalize()} has not been read yet**")
         texts = plain(", ".join(store.domains))
         st.markdown(
             f"The dense model reads the calibration windows of {texts} up to this block, to score the layer under "
             "every criterion and to find the tokens that matter. Seconds for tiny, up to a minute for SmolLM2; "
-            "once a layer."
+            "once for each layer."
         )
         st.button(
             "Read this layer", type="primary", key="read-layer", on_click=tasks.start,

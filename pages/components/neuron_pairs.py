@@ -102,13 +102,15 @@ def _pairs(pairs: list[dict[str, Any]], store: RunStore, block: int) -> dict[str
 
 
 def _firing(pair: dict[str, Any]) -> None:
-    st.markdown("**Where both fire most**")
+    charts.title(
+        "Where both are strongest", help="The product of both, each over its usual size, of either sign."
+    )
     rows = [
-        [f"{one['before']}⟦{one['token']}⟧{one['after']}", compact(one["one"]), compact(one["other"])]
+        [f"{one['before']}«{one['token']}»{one['after']}", compact(one["one"]), compact(one["other"])]
         for one in pair["firing"]
     ]
-    columns = ["⟦token⟧ in its text", f"Neuron {pair['one']}", f"Neuron {pair['other']}"]
-    charts.text_table(columns, rows, "Tokens on which both neurons fire most")
+    columns = ["Token, in «»", f"Neuron {pair['one']}", f"Neuron {pair['other']}"]
+    charts.text_table(columns, rows, "Tokens on which both neurons are strongest")
 
 
 def _fate(store: RunStore, block: int, pair: dict[str, Any]) -> str:

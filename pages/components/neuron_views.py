@@ -135,9 +135,10 @@ def _speed(store: RunStore, method: str, step: int) -> None:
     columns = ["Model", "Parameters", "Bytes at 16 bits", "Reading, tokens/s", "Writing, tokens/s"]
     charts.text_table(columns, rows, "Size and speed of the dense and the smaller model")
     gain = {side: 100 * (found["smaller"][side] / found["dense"][side] - 1) for side in ("prefill", "decode")}
+    reading, writing = (f"{gain[side]:+.0f} %".replace("-", "−") for side in ("prefill", "decode"))
     st.caption(
-        f"The embedding counts too, and stays. Reading {gain['prefill']:+.0f} %, writing {gain['decode']:+.0f} % in "
-        "this measurement; small differences are within what a busy machine varies."
+        f"The embedding counts too, and stays. Reading {reading}, writing {writing} in this measurement; small "
+        "differences are within what a busy machine varies."
     )
 
 

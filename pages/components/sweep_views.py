@@ -169,7 +169,17 @@ def _best(front: pd.DataFrame) -> None:
         ]
         for row in front.head(_SHOWN).itertuples()
     ]  # fmt: skip
-    columns = ["Method", "Structure", "Checkpoint", "Order", "Seed", "Bytes kept", "Average", "Dense", "BWT"]
+    columns = [
+        "Method",
+        "Structure",
+        "Checkpoint",
+        "Order",
+        "Seed",
+        "Bytes kept",
+        "Average",
+        "Dense",
+        "Backward transfer",
+    ]
     charts.text_table(columns, rows, "Runs on the Pareto front")
     if len(front) > _SHOWN:
         st.caption(f"{len(front) - _SHOWN} more are in the table below the figure.")

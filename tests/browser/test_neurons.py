@@ -62,17 +62,17 @@ def test_from_a_hostile_file_to_the_pairs(page: Page, server: Server, tmp_path: 
         page.get_by_role("button", name="Redundant pairs")
     ).first.click()
     page.get_by_role("button", name="Look at this block").click()
-    expect(page.get_by_text("Where both fire most")).to_be_visible(timeout=_COMPUTED)
+    expect(page.get_by_text("Where both are strongest")).to_be_visible(timeout=_COMPUTED)
     settled(page)
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
-    expect(page.get_by_role("cell", name=re.compile("⟦")).first).to_be_visible()
+    expect(page.get_by_role("cell", name=re.compile("«")).first).to_be_visible()
     unharmed(page)
     assert "view=pairs" in page.url
 
     # the link alone opens the same, on a narrow screen and without scrolling sideways
     page.set_viewport_size({"width": 400, "height": 900})
     page.goto(page.url)
-    expect(page.get_by_text("Where both fire most")).to_be_visible()
+    expect(page.get_by_text("Where both are strongest")).to_be_visible()
     settled(page)
     width = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
     assert width <= 400

@@ -98,7 +98,7 @@ def test_redundant_pairs_with_their_tokens_escaped(open_page: Opener, run: RunSt
     assert "48 hidden neurons of this block on 128 tokens" in text
     assert "nearest neighbours" in text and "mutual-information[share=0.1]:accumulate" in text
     cells = [str(row[0]) for table in app.table for row in table.value.to_numpy().tolist()]
-    assert len(cells) == 8 and all("⟦" in cell and "⟧" in cell.replace("\\", "") for cell in cells)
+    assert len(cells) == 8 and all("«" in cell and "»" in cell.replace("\\", "") for cell in cells)
     assert not any("<script" in cell or "](http" in cell or "**" in cell for cell in cells)
     second = app.selectbox(key="linked-pair").options[1]
     app.selectbox(key="linked-pair").select_index(1).run()
