@@ -57,6 +57,11 @@ def count(value: float | None) -> str:
     return _scaled(float(value or 0), _COUNTS, f"{int(value or 0)}", 1000)
 
 
+def several(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def size(value: float | None) -> str:
     """Bytes with a binary unit: 513 MiB."""
     if is_missing(value):

@@ -157,10 +157,8 @@ def multiples_figure(
 def _axis(table: pd.DataFrame, name: str) -> dict[str, Any]:
     values = table[name].astype(float)
     if name == "kept":
-        return percent_ticks(values.min() - 0.01, values.max() + 0.01, 5) if len(values) else {}
+        return _kept_axis(values)
     found: dict[str, Any] = {"tickformat": _FORMATS[name], "nticks": 7}
-    if name == "kept" and values.nunique() == 1:  # else the axis runs from nothing to more than everything
-        found["range"] = [max(0.0, values.iloc[0] - 0.1), min(1.0, values.iloc[0] + 0.1)]
     if (
         name in ("average", "ratio", "bytes")
         and len(values)
@@ -169,6 +167,16 @@ def _axis(table: pd.DataFrame, name: str) -> dict[str, Any]:
     ):
         found["type"] = "log"
     return found
+
+
+def _kept_axis(values: pd.Series) -> dict[str, Any]:
+    """From nothing to everything at most, also where all runs keep the same share."""
+    if not len(values):
+        return {}
+    low, high = float(values.min()), float(values.max())
+    pad = 0.06 * (high - low) or 0.1
+    reach = max(0.0, low - pad), min(1.0, high + pad)
+    return {"range": reach, **percent_ticks(*reach, 5)}
 
 
 def _hover(row: Any) -> str:

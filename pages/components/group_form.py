@@ -9,7 +9,7 @@ import streamlit as st
 from copal_core import grouping, preflight
 from copal_core.config import RunConfig, Windows
 from copal_core.errors import CopalError
-from copal_core.figures.numbers import duration, size
+from copal_core.figures.numbers import duration, several, size
 from copal_core.groups import MOST, Groups, orders, seeds
 from copal_core.runs import Runs, RunSummary
 from copal_core.store import RunStore
@@ -52,7 +52,7 @@ def _base(kind: str) -> RunStore | None:
 
 
 def _name(run: RunSummary) -> str:
-    return f"{run.title or run.id} · {' → '.join(run.domains)} · {len(run.methods)} methods"
+    return f"{run.title or run.id} · {' → '.join(run.domains)} · {several(len(run.methods), 'method')}"
 
 
 def _seeds(store: RunStore) -> list[RunConfig]:

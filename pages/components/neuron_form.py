@@ -7,7 +7,7 @@ import streamlit as st
 from copal_core import jobs, preflight
 from copal_core.config import Method, RunConfig
 from copal_core.errors import CopalError, InvalidValueError
-from copal_core.figures.numbers import duration
+from copal_core.figures.numbers import duration, several
 from copal_core.runs import Runs, RunSummary
 from copal_core.store import RunStore
 from pages.components import checkpoints, draft, links
@@ -84,8 +84,9 @@ def _start_with(methods: list[Method]) -> None:
         str(one).replace("x", "×") for one in (config.protocol.calibration, config.protocol.evaluation)
     ]
     st.caption(
-        f"{len(config.domains)} domains × {len(methods)} methods, windows {windows[0]} and {windows[1]} as on "
-        f"Prune. About {duration(60 * found.minutes)} on this machine; it goes on when this page is closed."
+        f"{several(len(config.domains), 'domain')} × {several(len(methods), 'method')}, windows {windows[0]} and "
+        f"{windows[1]} as on Prune. About {duration(60 * found.minutes)} on this machine; it goes on when this page "
+        "is closed."
     )
     for problem in found.problems:
         show_problem(problem)

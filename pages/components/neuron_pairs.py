@@ -21,9 +21,7 @@ def one_block(store: RunStore) -> None:
         left, right = st.columns(2)
         with left:
             blocks = list(range(runs.blocks_of(store)))
-            block = links.choose(
-                "Decoder block", "layer", blocks, len(blocks) // 2, show=lambda index: str(index + 1)
-            )
+            block = links.choose("Decoder block", "layer", blocks, len(blocks) // 2)
         with right:
             places = list(range(len(store.domains)))
             domain = links.choose(

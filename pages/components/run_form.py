@@ -9,7 +9,7 @@ from copal_core.checkpoints import Description
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError
 from copal_core.figures import estimators
-from copal_core.figures.numbers import duration, percent, size
+from copal_core.figures.numbers import duration, percent, several, size
 from copal_core.runs import Runs
 from pages.components import charts, checkpoints, draft, links
 from pages.components.text import plain, show_error, show_problem
@@ -231,7 +231,8 @@ def before_start() -> None:
         return
     _cost(config, description)
     count = len(config.methods) * len(config.domains)
-    st.caption(f"{len(config.domains)} domains × {len(config.methods)} methods: {count} prunings.")
+    domains, methods = several(len(config.domains), "domain"), several(len(config.methods), "method")
+    st.caption(f"{domains} × {methods}: {several(count, 'pruning')}.")
     st.button(
         "Start the run", type="primary", on_click=_start, args=(config,), width="stretch", key="start-run"
     )

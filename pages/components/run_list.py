@@ -8,7 +8,7 @@ import streamlit as st
 
 from copal_core import shelf
 from copal_core.errors import CopalError
-from copal_core.figures.numbers import size
+from copal_core.figures.numbers import several, size
 from copal_core.runs import Runs, RunSummary, matching
 from pages.components import actions, compare_runs, links, run_details, runs, trash
 from pages.components.text import empty_state, plain, show_error, show_problem
@@ -84,7 +84,7 @@ def _choice(label: str, name: str, values: set[str]) -> str | None:
 def _summary(known: list[RunSummary], found: list[RunSummary]) -> None:
     root = Runs().root
     total = _total(str(root), tuple(run.id for run in known))
-    count = f"{len(found)} of {len(known)} runs" if len(found) < len(known) else f"{len(known)} runs"
+    count = f"{len(found)} of {len(known)} runs" if len(found) < len(known) else several(len(known), "run")
     st.caption(
         f"{count} · {size(total)} on disk in {plain(root)}",
         help="Files that a branch shares with the run it came from are counted once.",
@@ -129,7 +129,7 @@ def _card(run: RunSummary) -> None:
 
 
 def name_of(run: RunSummary) -> str:
-    return run.title or f"{run.checkpoint}, {len(run.domains)} domains"
+    return run.title or f"{run.checkpoint}, {several(len(run.domains), 'domain')}"
 
 
 def _badge(run: RunSummary) -> None:

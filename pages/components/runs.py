@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from copal_core.errors import CopalError, InvalidValueError
+from copal_core.figures.numbers import several
 from copal_core.job_folder import ACTIVE
 from copal_core.runs import Runs, RunSummary
 from copal_core.store import RunStore
@@ -195,7 +196,8 @@ def _default(runs: list[RunSummary]) -> RunSummary:
 def line(run: RunSummary) -> str:
     kind = "Recorded" if run.recorded else run.created[:16].replace("T", " ")
     status = _STATUS.get(run.status, run.status)
-    name = run.title or f"{run.checkpoint}, {len(run.domains)} domains, {len(run.methods)} methods"
+    domains, methods = several(len(run.domains), "domain"), several(len(run.methods), "method")
+    name = run.title or f"{run.checkpoint}, {domains}, {methods}"
     return " · ".join(part for part in (kind, name, status) if part)
 
 

@@ -10,7 +10,7 @@ from copal_core import cluster, preflight, sharing, sweeps
 from copal_core.checkpoints import catalogue
 from copal_core.config import Method, RunConfig, Structure
 from copal_core.errors import CopalError
-from copal_core.figures.numbers import duration, size
+from copal_core.figures.numbers import duration, several, size
 from copal_core.groups import Groups
 from pages.components import actions, checkpoints, draft, links, words
 from pages.components.text import plain, show_error, show_problem
@@ -117,7 +117,7 @@ def _structure(text: str) -> list[Structure]:
 
 def _offer(configs: list[RunConfig]) -> None:
     where = _where()
-    words_ = f"{len(configs)} runs"
+    words_ = several(len(configs), "run")
     known = {name: checkpoints.described(name) for name in {config.checkpoint for config in configs}}
     each = [preflight.estimate(config, one) for config in configs if (one := known[config.checkpoint])]
     if len(each) == len(configs):

@@ -10,7 +10,7 @@ import streamlit as st
 from copal_core import cluster, grouping, sweeps
 from copal_core.errors import CopalError
 from copal_core.figures import sweep as figures
-from copal_core.figures.numbers import compact, percent, signed
+from copal_core.figures.numbers import compact, percent, several, signed
 from copal_core.groups import Group, Groups
 from copal_core.job_folder import ACTIVE
 from pages.components import actions, charts, links
@@ -47,7 +47,7 @@ def pick() -> Group | None:
 
 def _line(group: Group) -> str:
     when = group.created[:16].replace("T", " ")
-    parts = [when, group.title, f"{len(group.members)} runs", group.state().status]
+    parts = [when, group.title, several(len(group.members), "run"), group.state().status]
     return " · ".join(filter(None, parts))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from copal_core.figures.numbers import several
 from copal_core.runs import Runs
 from pages.components import links
 from pages.components.text import plain
@@ -58,4 +59,5 @@ def _finished() -> str:
         return "None is here yet. The first one appears as soon as it is computed."
     run = next((one for one in done if not one.recorded), done[0])
     kind = "A recorded one comes with the app" if run.recorded else "Your newest"
-    return f"{kind}: {plain(run.title or run.checkpoint)}, {len(run.domains)} domains, {len(run.methods)} methods."
+    domains, methods = several(len(run.domains), "domain"), several(len(run.methods), "method")
+    return f"{kind}: {plain(run.title or run.checkpoint)}, {domains}, {methods}."

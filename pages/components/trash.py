@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from copal_core import shelf
-from copal_core.figures.numbers import size
+from copal_core.figures.numbers import several, size
 from copal_core.runs import Runs
 from pages.components import actions, links
 from pages.components.text import empty_state, plain
@@ -39,7 +39,9 @@ def show() -> None:
         empty_state("The trash is empty", "A run that is deleted lies here until the trash is emptied.")
         return
     held = shelf.disk_use([root / shelf.TRASH])
-    st.caption(f"{len(found)} runs, {size(held)}. Files that a run outside shares are freed only with it.")
+    st.caption(
+        f"{several(len(found), 'run')}, {size(held)}. Files that a run outside shares are freed only with it."
+    )
     for run in found:
         with (
             st.container(border=True, key=f"trash-{run.id}"),
@@ -52,7 +54,7 @@ def show() -> None:
                 "Restore", key=f"restore-{run.id}", on_click=_restore, args=(run.id,), icon=":material/undo:"
             )
     with st.popover("Empty the trash", icon=":material/delete_forever:"):
-        st.markdown(f"This deletes {len(found)} runs for good. There is no way back.")
+        st.markdown(f"This deletes {several(len(found), 'run')} for good. There is no way back.")
         st.button("Delete for good", key="empty-trash", type="primary", on_click=_empty)
 
 

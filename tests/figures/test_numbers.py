@@ -26,6 +26,7 @@ def test_signs_percentages_and_units() -> None:
     assert numbers.percent(0.5) == "50 %"
     assert numbers.percent(0.333333) == "33.3 %"
     assert numbers.percent(None) == "–"
+    assert [numbers.several(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
     assert numbers.count(134_515_008) == "134.5 M"
     assert numbers.count(576) == "576"
     assert numbers.size(538_060_032) == "513 MiB"
