@@ -176,6 +176,8 @@ def _tell(event: dict[str, Any]) -> None:
         print(
             f"{share}  step {event['step']}  {event['method']}  block {event['block'] + 1}", file=sys.stderr
         )
+    elif event["event"] == "repair":
+        print(f"{share}  {event['message']}: computed again from there", file=sys.stderr)
     elif event["event"] == "evaluated":
         found = "  ".join(f"{name} {value:.2f}" for name, value in event["perplexity"].items())
         print(f"{share}  step {event['step']}  {event['method']}  perplexity: {found}", file=sys.stderr)

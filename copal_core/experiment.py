@@ -28,6 +28,7 @@ from copal_core.lowrank._base import Decomposition
 from copal_core.neurons._base import NeuronSelector
 from copal_core.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.records import PerplexityRecord, SecondsRecord
+from copal_core.repair import forget_damaged
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store import RunStore
 from copal_core.strategies import STRATEGIES
@@ -162,9 +163,14 @@ class _Experiment:
 
     def _prune(self, backbone: Backbone, windows: list[Tensor], method: Method, step: int) -> None:
         cost = step_cost(self.store.config, method, step)[0] / backbone.depth
+        criterion, strategy = self._parts[str(method)]
+        if found := forget_damaged(self.store, method, step, criterion, strategy):
+            block, problem = found
+            self._emit(
+                {"event": "repair", "method": str(method), "step": step, "block": block, "message": problem}
+            )
         finished = self.store.finished_blocks(str(method), step)
         self._meter.skip(cost * finished)
-        criterion, strategy = self._parts[str(method)]
 
         def visit(block: int) -> None:
             self._meter.add(cost)

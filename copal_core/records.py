@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,10 +194,8 @@ class Records:
             for record in records:
                 content = asdict(record)
                 marks = ", ".join("?" for _ in content)
-                statement = (
-                    f"INSERT OR REPLACE INTO {_NAMES[type(record)]} ({', '.join(content)}) VALUES ({marks})"
-                )
-                connection.execute(statement, tuple(content.values()))
+                into = f"{_NAMES[type(record)]} ({', '.join(content)})"
+                connection.execute(f"INSERT OR REPLACE INTO {into} VALUES ({marks})", tuple(content.values()))
 
     def table(self, name: str) -> pd.DataFrame:
         """One table in key order. Empty, with its columns, before anything was written."""
@@ -220,13 +218,11 @@ class Records:
         # a recorded run lies in a folder that may be read-only, where SQLite cannot lock
         mode = "mode=rw" if self._writable() else "immutable=1"
         try:
-            connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?{mode}", uri=True, timeout=10)
-            try:
+            place = f"{self._path.resolve().as_uri()}?{mode}"
+            with closing(sqlite3.connect(place, uri=True, timeout=10)) as connection:
                 if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                     return []  # made, and nothing written yet
                 return connection.execute(query, values).fetchall()
-            finally:
-                connection.close()
         except sqlite3.Error as error:
             if str(error).startswith("no such table"):  # written before there was such a table
                 return []
@@ -242,9 +238,8 @@ class Records:
         """
         try:
             with open(self._path, "rb") as file:
-                return int.from_bytes(file.read(_HEADER)[_COUNTER], "big"), os.fstat(
-                    file.fileno()
-                ).st_mtime_ns
+                count = int.from_bytes(file.read(_HEADER)[_COUNTER], "big")
+                return count, os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return 0, 0
         except OSError as error:
@@ -253,12 +248,11 @@ class Records:
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, even while another process adds records. Raises RunError."""
         try:
-            source, target = sqlite3.connect(self._path, timeout=30), sqlite3.connect(path)
-            try:
+            with (
+                closing(sqlite3.connect(self._path, timeout=30)) as source,
+                closing(sqlite3.connect(path)) as target,
+            ):
                 source.backup(target)
-            finally:
-                source.close()
-                target.close()
         except sqlite3.Error as error:
             raise RunError(f"{self._path.name} could not be copied ({error})") from error
 
@@ -267,6 +261,12 @@ class Records:
         with self._connect() as connection:
             for name in TABLES:
                 connection.execute(f"DELETE FROM {name} WHERE step > ?", (step,))
+
+    def forget_blocks(self, method: str, step: int, first: int) -> None:
+        """Blocks of one step from `first` on count as finished no more; their records are replaced in time."""
+        with self._connect() as connection:
+            where = "method = ? AND step = ? AND block >= ?"
+            connection.execute(f"DELETE FROM blocks WHERE {where}", (method, step, first))
 
     def keep_domains(self, names: Sequence[str]) -> None:
         """Forget perplexities on domains that are not in `names`."""

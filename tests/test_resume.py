@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -39,6 +40,64 @@ def test_the_same_run_twice_is_the_same(undisturbed: RunStore, runs: Runs, same_
     again = runs.create(undisturbed.config)
     experiment.run(again)
     same_outcome(again, undisturbed)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "empty"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("masks", "wanda:joint"), ("masks", "copal:accumulate"), ("weights", "sparsegpt:sequential")],
+)
+def test_a_damaged_file_of_a_finished_run_is_computed_again(
+    undisturbed: RunStore, tmp_path: Path, same_outcome: Same, kind: str, method: str, how: str
+) -> None:
+    shutil.copytree(undisturbed.folder, tmp_path / undisturbed.id)
+    store = RunStore(tmp_path / undisturbed.id)
+    path = store.block_path(kind, method, 2, 0)
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-7] if how == "cut short" else b"")
+    events: list[dict[str, Any]] = []
+    experiment.run(store, events.append)
+    repairs = [event for event in events if event["event"] == "repair"]
+    assert [(one["method"], one["step"], one["block"]) for one in repairs] == [(method, 2, 0)]
+    assert path.name in repairs[0]["message"] and ("missing" in repairs[0]["message"]) == (how == "missing")
+    assert path.read_bytes() == content
+    assert {(one["method"], one["step"]) for one in events if one["event"] == "block"} == {(method, 2)}
+    assert store.state().status == "done"
+    same_outcome(store, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("svd:restart", "factors"), ("magnitude-neurons:restart", "neurons"), ("hybrid:restart", "masks")],
+)
+def test_factors_neurons_and_a_hybrids_masks_are_missed_too(
+    runs: Runs, small_config: Callable[..., RunConfig], method: str, kind: str
+) -> None:
+    store = runs.create(small_config([method], domains=1))
+    experiment.run(store)
+    path = next(iter(sorted((store.folder / kind).rglob("*.safetensors"))))
+    content = path.read_bytes()
+    path.unlink()
+    events: list[dict[str, Any]] = []
+    experiment.run(store, events.append)
+    assert "repair" in {event["event"] for event in events} and path.read_bytes() == content
+    assert store.finished_blocks(method, 1) == 2
+
+
+def test_a_damaged_file_that_cannot_be_computed_again_is_said(undisturbed: RunStore, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed.folder, tmp_path / undisturbed.id)
+    store = RunStore(tmp_path / undisturbed.id)
+    shutil.rmtree(store.folder / "memory")
+    store.describe(memory_dropped=True)
+    store.block_path("masks", "copal:accumulate", 3, 1).unlink()
+    with pytest.raises(
+        RunError, match=r"block-001.safetensors of run .* is missing, and the memory .* start a new run"
+    ):
+        experiment.run(store)
+    assert store.state().status == "failed" and store.finished_blocks("copal:accumulate", 3) == 2
 
 
 def test_another_seed_is_another_run(undisturbed: RunStore, runs: Runs) -> None:
