@@ -21,10 +21,9 @@ from typing import Any
 from copal_core import files, jobs, sharing
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.job_folder import JobFolder
+from copal_core.job_folder import ID, JobFolder, check_id
 from copal_core.neurons import NEURONS
 from copal_core.places import runs_root
-from copal_core.store import RUN_ID
 
 DEFAULT_PROTOCOL = Protocol(calibration=Windows(count=32, length=256), propagate="dense")
 
@@ -133,15 +132,12 @@ class Decompositions:
         """Newest first."""
         if not self.root.is_dir():
             return []
-        found = [path for path in sorted(self.root.iterdir(), reverse=True) if RUN_ID.match(path.name)]
+        found = [path for path in sorted(self.root.iterdir(), reverse=True) if ID.match(path.name)]
         return [DecompositionStore(path) for path in found if (path / "config.json").is_file()]
 
     def open(self, name: str) -> DecompositionStore:
         """Raises InvalidValueError for what cannot be an id, RunError for an unknown one."""
-        if not RUN_ID.match(name):
-            raise InvalidValueError(
-                f"id '{name[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-            )
+        check_id("decomposition", name)
         return DecompositionStore(self.root / name)
 
     def create(self, config: DecompositionConfig) -> DecompositionStore:

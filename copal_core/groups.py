@@ -19,9 +19,9 @@ from typing import Any
 from copal_core import amounts, files, sharing
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.job_folder import JobFolder, now, status_of
+from copal_core.job_folder import JobFolder, check_id, now, status_of
 from copal_core.runs import Runs
-from copal_core.store import RUN_ID, RunStore
+from copal_core.store import RunStore
 
 KINDS = ("repeat", "orders", "sweep")
 DISCARDED = "discarded"
@@ -151,10 +151,7 @@ class Groups:
 
     def open(self, group_id: str) -> Group:
         """Raises RunError for an unknown group, InvalidValueError for what cannot be a group's id."""
-        if not RUN_ID.match(group_id):
-            raise InvalidValueError(
-                f"group id '{group_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-            )
+        check_id("group", group_id)
         folder = self.root / "groups" / group_id
         if not (folder / "group.json").is_file():
             raise RunError(f"there is no group '{group_id}' in {self.root}; `groups` lists those that are")

@@ -8,6 +8,7 @@ cancel        asks that process to stop
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from copal_core import files, sharing, soundness
-from copal_core.errors import Cancelled, CopalError, RunError
+from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 
+ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 ACTIVE = ("created", "starting", "running")  # a process computes it, or is about to
 _EXHAUSTED = "the machine's memory is exhausted; resume when more is free, or use a smaller protocol"
 
@@ -121,6 +123,14 @@ def status_of(job: JobFolder) -> str:
         return job.state().status
     except RunError:
         return "interrupted"
+
+
+def check_id(what: str, text: str) -> None:
+    """Raises InvalidValueError for what cannot be the id of a `what`, such as a path that leads elsewhere."""
+    if not ID.match(text):
+        raise InvalidValueError(
+            f"{what} id '{text[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
+        )
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 from copal_core import files, sharing, shipped
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.job_folder import status_of
+from copal_core.job_folder import ID, check_id, status_of
 from copal_core.places import runs_root as runs_root
-from copal_core.store import RUN_ID, RunStore, now
+from copal_core.store import RunStore, now
 
 RECORDED = shipped.assets("recorded")
 
@@ -59,10 +59,7 @@ class Runs:
 
     def open(self, run_id: str) -> RunStore:
         """Raises RunError for an unknown run, InvalidValueError for what cannot be a run's id."""
-        if not RUN_ID.match(run_id):
-            raise InvalidValueError(
-                f"run id '{run_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-            )
+        check_id("run", run_id)
         for root, recorded in ((self.root, False), (self._recorded, True)):
             if (root / run_id / "run.json").is_file():
                 return RunStore(root / run_id, recorded)
@@ -74,10 +71,7 @@ class Runs:
         """A new folder with the configuration. Raises RunError when it cannot be written."""
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
         name = run_id if run_id is not None else f"{stamp}-{config.fingerprint()[:6]}-{secrets.token_hex(2)}"
-        if not RUN_ID.match(name):
-            raise InvalidValueError(
-                f"run id '{name}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-            )
+        check_id("run", name)
         if (self.root / name).exists():
             raise RunError(f"run '{name}' exists already in {self.root}; choose another id")
         content = {
@@ -91,7 +85,7 @@ class Runs:
     def _stores(self, root: Path, recorded: bool) -> Iterator[RunStore]:
         if root.is_dir():
             for folder in sorted(root.iterdir(), reverse=True):
-                if RUN_ID.match(folder.name) and (folder / "run.json").is_file():
+                if ID.match(folder.name) and (folder / "run.json").is_file():
                     yield RunStore(folder, recorded)
 
 

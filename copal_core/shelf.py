@@ -13,8 +13,9 @@ from pathlib import Path
 
 from copal_core import files, sharing
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.job_folder import check_id
 from copal_core.runs import Runs, RunSummary
-from copal_core.store import RUN_ID, RunStore, now
+from copal_core.store import RunStore, now
 
 TRASH = "trash"  # shorter than any run's id may be
 LONGEST_TITLE, LONGEST_NOTE = 120, 4000
@@ -89,10 +90,7 @@ def trashed(root: Path) -> list[RunSummary]:
 
 def restore(root: Path, run_id: str) -> RunStore:
     """Take a run out of the trash. Raises RunError when it is not there, or its place is taken."""
-    if not RUN_ID.match(run_id):
-        raise InvalidValueError(
-            f"run id '{run_id[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"
-        )
+    check_id("run", run_id)
     source, target = root / TRASH / run_id, root / run_id
     if not (source / "run.json").is_file():
         raise RunError(f"there is no run '{run_id}' in the trash of {root}")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -35,7 +34,6 @@ from copal_core.records import Record, Records
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 Names = list[str] | None  # of the arrays to read; None for all
 
 

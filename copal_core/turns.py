@@ -195,6 +195,7 @@ def _opened(place: Path) -> Iterator[_Queue]:
             before = json.dumps(asdict(queue))
             queue.tickets = [one for one in queue.tickets if _lives(place, one)]
             yield queue
+            queue.tickets.sort(key=lambda one: one.number)  # a look that changes nothing writes nothing
             recent = sorted(queue.served, key=lambda person: queue.served[person])[-_REMEMBERED:]
             queue.served = {person: queue.served[person] for person in recent}
             if json.dumps(asdict(queue)) != before:

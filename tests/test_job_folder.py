@@ -13,7 +13,7 @@ from copal_core import files, jobs, soundness
 from copal_core.config import RunConfig
 from copal_core.decompositions import DecompositionConfig, Decompositions
 from copal_core.diagnosis.attributions import Attribution, Request
-from copal_core.errors import Cancelled, RunError
+from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.groups import Groups, seeds
 from copal_core.job_folder import JobFolder, RunState, ending
 from copal_core.runs import Runs
@@ -147,3 +147,12 @@ def test_torchs_own_exhausted_memory_is_in_words() -> None:
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert ends[0][0] == "failed"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "short", "../../etc/passwd", "Upper-case", "with space", "a" * 65, "abcdef\n"]
+)
+def test_an_id_leads_nowhere_else(tmp_path: Path, text: str) -> None:
+    for read in (Runs(tmp_path).open, Groups(tmp_path).open, Decompositions(tmp_path).open):
+        with pytest.raises(InvalidValueError, match="(?s)id .* is not valid: 6 to 64"):
+            read(text)

@@ -53,7 +53,9 @@ def test_a_layer_its_budget_and_the_whole_model(page: Page, server: Server) -> N
     slider.focus()
     for _ in range(8):
         slider.press("ArrowRight")
-    expect(page.get_by_text(re.compile(r"^At 58\.2 % of the bytes, this much"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(re.compile(r"^At 58\.25 % of the bytes, this much"))).to_be_visible(
+        timeout=30_000
+    )
     settled(page)
     after = {method: error_of(page, method) for method in before}
     for method in before:

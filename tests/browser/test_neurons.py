@@ -64,8 +64,14 @@ def test_from_a_hostile_file_to_the_pairs(page: Page, server: Server, tmp_path: 
     page.get_by_role("radio", name="Redundant pairs").or_(
         page.get_by_role("button", name="Redundant pairs")
     ).first.click()
-    page.get_by_role("button", name="Look at this block").click()
-    expect(page.get_by_text("Where both are strongest")).to_be_visible(timeout=_COMPUTED)
+    look, pairs = (
+        page.get_by_role("button", name="Look at this block"),
+        page.get_by_text("Where both are strongest"),
+    )
+    expect(look.or_(pairs).first).to_be_visible()
+    if look.is_visible():  # the first time on this machine
+        look.click()
+    expect(pairs).to_be_visible(timeout=_COMPUTED)
     settled(page)
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     expect(page.get_by_role("cell", name=re.compile("«")).first).to_be_visible()
