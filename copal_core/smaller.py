@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def measure_smaller(
     """
     from copal_core.checkpoints import locate
     from copal_core.export import export_checkpoint
-    from copal_core.factored.speed import described
+    from copal_core.factored.speed import by_turns
     from copal_core.neurons import NEURONS
 
     parsed = Method.parse(method)
@@ -37,8 +38,9 @@ def measure_smaller(
         )
     with tempfile.TemporaryDirectory(prefix="copal-smaller-") as folder:
         out = export_checkpoint(store, str(parsed), step, Path(folder) / "model")
-        dense = described(_load(locate(store.config.checkpoint).folder), prompt, written)
-        measured = {"dense": dense, "smaller": described(_load(out), prompt, written)}
+        dense, small = _load(locate(store.config.checkpoint).folder), _load(out)
+        models = {"dense": lambda: nullcontext(dense), "smaller": lambda: nullcontext(small)}
+        measured = by_turns(models, prompt, written)
     files.write_json(_file(store, str(parsed), step), measured, durable=False)
     return measured
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -12,6 +14,9 @@ from torch import nn
 from copal_core import budget
 from copal_core.factored.linear import FactoredLinear, factored_modules, replaced
 from copal_core.lowrank._base import Factors
+
+ROUNDS = 5
+Installed = Callable[[], AbstractContextManager[nn.Module]]  # the model as it is to be measured
 
 
 @dataclass(frozen=True)
@@ -21,14 +26,6 @@ class Size:
     parameters: int
     bytes: int
     flops_per_token: int
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Tokens a second: reading a prompt, and writing one token after another."""
-
-    prefill: float
-    decode: float
 
 
 def size_of(model: nn.Module) -> Size:
@@ -44,35 +41,41 @@ def size_of(model: nn.Module) -> Size:
     return Size(parameters, parameters * budget.VALUE_BITS // 8, operations)
 
 
-@torch.inference_mode()
-def measure(model: nn.Module, prompt: int = 256, written: int = 32, repeats: int = 2) -> Speed:
-    """The best of `repeats`: a prompt of `prompt` tokens, then `written` tokens one by one with the cache."""
-    device = next(model.parameters()).device
-    tokens = torch.randint(10, 200, (1, prompt), generator=torch.Generator().manual_seed(0)).to(device)
-    prefill, decode = [], []
-    for _ in range(repeats):
-        started = _now(device)
-        found = model(input_ids=tokens, use_cache=True)
-        prefill.append(_now(device) - started)
-        started = _now(device)
-        cache, newest = found.past_key_values, tokens[:, -1:]
-        for _ in range(written):
-            found = model(input_ids=newest, past_key_values=cache, use_cache=True)
-            cache, newest = found.past_key_values, found.logits[:, -1:].argmax(dim=-1)
-        decode.append(_now(device) - started)
-    return Speed(prompt / min(prefill), written / min(decode))
+def by_turns(
+    models: Mapping[str, Installed], prompt: int = 256, written: int = 32
+) -> dict[str, dict[str, float]]:
+    """name -> parameters, bytes, flops_per_token, prefill and decode tokens a second.
+
+    The models take turns, so that a busy moment of the machine meets all of them; each figure is the median of
+    `ROUNDS` turns after one that warms up.
+    """
+    sizes: dict[str, Size] = {}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    for turn in range(1 + ROUNDS):
+        for name, installed in models.items():
+            with installed() as model:
+                sizes[name] = sizes.get(name) or size_of(model)
+                seconds = _seconds(model, prompt, written)
+            if turn:
+                taken[name].append(seconds)
+    found = {}
+    for name, turns in taken.items():
+        reading, writing = (statistics.median(side) for side in zip(*turns, strict=True))
+        found[name] = {**asdict(sizes[name]), "prefill": prompt / reading, "decode": written / writing}
+    return found
 
 
 def compare(
     model: nn.Module, factors: Mapping[str, Factors], prompt: int = 256, written: int = 32
 ) -> dict[str, dict[str, float]]:
-    """'dense' and 'factored': parameters, bytes, flops_per_token, prefill and decode tokens a second."""
-    dtype = next(model.parameters()).dtype
-    found = {"dense": described(model, prompt, written)}
+    """'dense' and 'factored', measured by turns."""
     small = {name: one for name, one in factors.items() if one.parameters < _dense(model, name)}
-    with replaced(model, factored_modules(model, small, dtype)):
-        found["factored"] = described(model, prompt, written)
-    return found
+    modules = factored_modules(model, small, next(model.parameters()).dtype)
+    models: dict[str, Installed] = {
+        "dense": lambda: nullcontext(model),
+        "factored": lambda: replaced(model, modules),
+    }
+    return by_turns(models, prompt, written)
 
 
 def _dense(model: nn.Module, name: str) -> int:
@@ -80,9 +83,19 @@ def _dense(model: nn.Module, name: str) -> int:
     return int(weight.numel())  # type: ignore[operator]
 
 
-def described(model: nn.Module, prompt: int = 256, written: int = 32) -> dict[str, float]:
-    """Size and speed in one: parameters, bytes, flops_per_token, prefill and decode tokens a second."""
-    return {**size_of(model).__dict__, **measure(model, prompt, written).__dict__}
+@torch.inference_mode()
+def _seconds(model: nn.Module, prompt: int, written: int) -> tuple[float, float]:
+    """Of reading a prompt, and of writing tokens one by one with the cache."""
+    device = next(model.parameters()).device
+    tokens = torch.randint(10, 200, (1, prompt), generator=torch.Generator().manual_seed(0)).to(device)
+    started = _now(device)
+    found = model(input_ids=tokens, use_cache=True)
+    read = _now(device)
+    cache, newest = found.past_key_values, tokens[:, -1:]
+    for _ in range(written):
+        found = model(input_ids=newest, past_key_values=cache, use_cache=True)
+        cache, newest = found.past_key_values, found.logits[:, -1:].argmax(dim=-1)
+    return read - started, _now(device) - read
 
 
 def _now(device: torch.device) -> float:

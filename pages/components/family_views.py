@@ -167,7 +167,7 @@ def _speed(found: dict[str, Any] | None) -> None:
     charts.text_table(columns, rows, "Size and speed of the dense and the factored model")
     st.caption(
         f"Measured on this machine ({plain(found['device'])}, {plain(found['dtype'])}): a prompt of 256 tokens, then "
-        "32 tokens one by one; the better of two. Embeddings are counted."
+        "32 tokens one by one; medians of five turns each, the models taking turns. Embeddings are counted."
     )
     if found.get("two_of_four"):
         _kernels(found["two_of_four"])

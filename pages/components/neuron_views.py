@@ -119,7 +119,7 @@ def _speed(store: RunStore, method: str, step: int) -> None:
     found = smaller.known(store, method, step)
     if found is None:
         st.caption(
-            "Tokens a second are measured on this machine, the dense model first; under a minute on two cores."
+            "Tokens a second are measured on this machine, the two models by turns; under a minute on two cores."
         )
         st.button(
             "Measure", key="measure-smaller", on_click=tasks.start, args=arguments, icon=":material/speed:"
@@ -137,8 +137,8 @@ def _speed(store: RunStore, method: str, step: int) -> None:
     gain = {side: 100 * (found["smaller"][side] / found["dense"][side] - 1) for side in ("prefill", "decode")}
     reading, writing = (f"{gain[side]:+.0f} %".replace("-", "−") for side in ("prefill", "decode"))
     st.caption(
-        f"The embedding counts too, and stays. Reading {reading}, writing {writing} in this measurement; small "
-        "differences are within what a busy machine varies."
+        f"The embedding counts too, and stays. Reading {reading}, writing {writing}: medians of five turns "
+        "each, the models taking turns. Small differences are within what a busy machine varies."
     )
 
 

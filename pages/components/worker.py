@@ -78,7 +78,7 @@ def export_member(decomposition: str, member: str, folder: str) -> dict[str, Any
 
 
 def measure_member(decomposition: str, member: str) -> dict[str, Any]:
-    """Bytes, operations and tokens a second of the dense model and of one size, one after the other."""
+    """Bytes, operations and tokens a second of the dense model and of one size."""
     from copal_core.checkpoints import devices, locate
     from copal_core.checkpoints.backbone import Backbone
     from copal_core.decompositions import Decompositions
