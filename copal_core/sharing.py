@@ -71,8 +71,8 @@ def _matches(name: str, pattern: str) -> bool:
 # -- whose it is -----------------------------------------------------------------------------------------
 
 
-def identify_by(resolver: Callable[[], str]) -> None:
-    """Let `resolver` say who asks, as the app does from the browser's cookies; never empty."""
+def identify_by(resolver: Callable[[], str] | None) -> None:
+    """Let `resolver` say who asks, as the app does from the browser's cookies; never empty. None: COPAL_PERSON."""
     global _resolver
     _resolver = resolver
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from copal_core import sharing
 from copal_core.config import Protocol, RunConfig, Structure, Windows
 from copal_core.runs import Runs
 from copal_core.store import RunStore
@@ -45,6 +46,13 @@ def _few_threads() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_asks() -> Iterator[None]:
+    """A page opened in a test tells the core whom to ask who is there; the next test has no browser to ask."""
+    yield
+    sharing.identify_by(None)
 
 
 @pytest.fixture(scope="session")
