@@ -193,17 +193,18 @@ def print_result(store: RunStore, as_json: bool) -> None:
     print(
         f"{store.id}: {store.state().status}\n{store.protocol_stamp()}\nperplexity, lower is better; rows: after step"
     )
-    print(f"{'':34}" + "".join(f"{name[:14]:>16}" for name in names))
-    print(f"{'dense':34}" + "".join(_cell(result["dense"].get(name)) for name in names))
+    width = max((len(method["method"]) for method in result["methods"]), default=0)
+    print(f"{'':{width + 6}}" + "".join(f"{name[:14]:>16}" for name in names))
+    print(f"{'dense':{width + 6}}" + "".join(_cell(result["dense"].get(name)) for name in names))
     for method in result["methods"]:
         for step, row in enumerate(method["perplexity"], start=1):
-            print(f"{method['method'][:28]:28} {step:>4} " + "".join(_cell(value) for value in row))
+            print(f"{method['method']:{width}} {step:>4} " + "".join(_cell(value) for value in row))
+    print(f"\n{'':{width + 6}}{'BWT':>16}{'average':>16}  stasis")
     for method in result["methods"]:
         stasis = ", ".join(f"{value:.3f}" for value in method["stasis"]) or "-"
-        figures = (
-            f"BWT {_cell(method['bwt'])}  average {_cell(method['average_perplexity'])}  stasis {stasis}"
+        print(
+            f"{method['method']:{width + 6}}{_cell(method['bwt'])}{_cell(method['average_perplexity'])}  {stasis}"
         )
-        print(f"{method['method'][:28]:28} {figures}")
 
 
 def _cell(value: float | None) -> str:

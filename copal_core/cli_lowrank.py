@@ -179,11 +179,12 @@ def _after(store: Any, options: argparse.Namespace, result: dict[str, Any]) -> d
 def _print_table(result: dict[str, Any]) -> None:
     names = [domain["name"] for domain in result["domains"]]
     print(f"{result['decomposition']}: {result['status']}\n{result['stamp']}\nperplexity, lower is better")
-    print(f"{'':40}{'bytes':>8}" + "".join(f"{name[:14]:>16}" for name in names))
-    print(f"{'dense':40}{'100%':>8}" + "".join(_cell(result["dense"][name]) for name in names))
+    width = 2 + max((len(member["method"]) for member in result["members"]), default=3)
+    print(f"{'':{width}}{'bytes':>8}" + "".join(f"{name[:14]:>16}" for name in names))
+    print(f"{'dense':{width}}{'100.0%':>8}" + "".join(_cell(result["dense"][name]) for name in names))
     for member in result["members"]:
         cells = "".join(_cell(member["perplexity"][name]) for name in names)
-        print(f"{member['method'][:38]:40}{member['share']:>8.1%}{cells}  {member['label']}")
+        print(f"{member['method']:{width}}{member['share']:>8.1%}{cells}  {member['label']}")
     for name, speed in result.get("speed", {}).items():
         if isinstance(speed, dict):
             print(

@@ -10,6 +10,7 @@ from typing import Any
 
 from copal_core import jobs, shelf
 from copal_core.errors import InvalidValueError
+from copal_core.figures.numbers import several
 from copal_core.runs import Runs, RunSummary, matching
 
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -55,7 +56,7 @@ def _list(options: argparse.Namespace) -> None:
     for row in rows:
         size = f"{row['bytes'] / 2**20:.1f} MiB"
         print(f"{row['run']}  {row['status']:11}  {size:>11}  {row['title'] or ', '.join(row['domains'])}")
-    print(f"{len(rows)} runs; {total / 2**20:.1f} MiB in {root.root}")
+    print(f"{several(len(rows), 'run')}; {total / 2**20:.1f} MiB in {root.root}")
 
 
 def _row(run: RunSummary) -> dict[str, Any]:

@@ -130,12 +130,14 @@ def _print(group: Group, as_json: bool) -> None:
         print(json.dumps({**summary(group), "outcomes": rows}, ensure_ascii=False))
         return
     print(f"{group.id}: {group.state().status}\naverage perplexity after the last domain, lower is better")
-    print(
-        f"{'checkpoint':16}{'method':28}{'structure':16}{'seed':>6}{'kept':>8}{'dense':>10}{'average':>10}{'BWT':>9}"
-    )
+    named = ("checkpoint", "method", "structure")
+    wide = {name: 2 + max(len(text) for text in (name, *table[name])) for name in named}
+    titles = "".join(f"{name:{width}}" for name, width in wide.items())
+    print(f"{titles}{'seed':>4}{'kept':>8}{'dense':>10}{'average':>10}{'BWT':>9}")
     for row in table.sort_values("average").itertuples():
         transfer = "-" if row.backward_transfer is None else f"{row.backward_transfer:.2f}"
         print(
-            f"{row.checkpoint[-15:]:16}{row.method[:27]:28}{row.structure[:15]:16}{row.seed:>6}{row.kept:>8.1%}"
+            "".join(f"{getattr(row, name):{width}}" for name, width in wide.items())
+            + f"{row.seed:>4}{row.kept:>8.1%}"
             f"{row.dense_average:>10.2f}{row.average:>10.2f}{transfer:>9}"
         )
