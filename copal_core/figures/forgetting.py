@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from copal_core import metrics
 from copal_core.figures.layers import Range
-from copal_core.figures.numbers import compact, signed
+from copal_core.figures.numbers import compact, factor, signed
 from copal_core.figures.template import (
     SEQUENTIAL_UNDER_TEXT,
     TEXT_ON_CELL,
@@ -61,7 +61,7 @@ def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
         textfont={"color": TEXT_ON_CELL},
         customdata=[[f"{compact(2.0**ratio)} × dense" for ratio in row] for row in ratios],
         hovertemplate="perplexity %{text}<br>%{customdata}<extra></extra>",
-        colorbar={"tickvals": ticks, "ticktext": [f"×{compact(2.0**tick)}" for tick in ticks]},
+        colorbar={"tickvals": ticks, "ticktext": [factor(2.0**tick) for tick in ticks]},
     )
     return figure(
         heatmap,

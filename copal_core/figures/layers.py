@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from copal_core.errors import InvalidValueError
-from copal_core.figures.numbers import compact, percent
+from copal_core.figures.numbers import compact, factor, percent
 from copal_core.figures.template import DIVERGING, SEQUENTIAL, figure, log_ticks
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -231,5 +231,5 @@ def _change_text(value: float, logarithmic: bool) -> str:
     if not math.isfinite(value):
         return "–"
     if logarithmic:
-        return f"×{compact(2.0**value)}"
+        return factor(2.0**value)
     return f"{100 * value:+.1f} points".replace("-", "−")

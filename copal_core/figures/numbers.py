@@ -31,6 +31,12 @@ def compact(value: float | None) -> str:
     return f"{value:,.{decimals}f}".replace("-", "−")
 
 
+def factor(value: float) -> str:
+    """How many times as much, without trailing zeros: ×10, ×0.01, ×1.26."""
+    text = compact(value)
+    return f"×{text.rstrip('0').rstrip('.') if '.' in text and '×' not in text else text}"
+
+
 def signed(value: float | None) -> str:
     """`compact` with its sign always shown."""
     text = compact(value)

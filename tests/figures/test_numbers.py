@@ -23,6 +23,8 @@ def test_signs_percentages_and_units() -> None:
     assert numbers.signed(5.42) == "+5.42"
     assert numbers.signed(-0.04) == "−0.0400"
     assert numbers.signed(0) == "0"
+    factors = [numbers.factor(value) for value in (1, 10, 0.01, 1.2589, 1e6)]
+    assert factors == ["×1", "×10", "×0.01", "×1.26", "×1.00×10⁶"]
     assert numbers.percent(0.5) == "50 %"
     assert numbers.percent(0.333333) == "33.3 %"
     assert numbers.percent(None) == "–"
