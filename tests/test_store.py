@@ -152,19 +152,6 @@ def test_interrupted_is_running_without_a_process(store: RunStore) -> None:
     assert store.state().status == "done"
 
 
-def test_a_run_that_ends_between_two_looks_is_not_interrupted(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.set_state(RunState("running"))
-
-    def ends_meanwhile() -> bool:
-        store.set_state(RunState("done"))
-        return False
-
-    monkeypatch.setattr(store, "is_locked", ends_meanwhile)
-    assert store.state().status == "done"
-
-
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "3", '{"config": 5}', '{"config": {"format": 99}}', "\xff"]
 )

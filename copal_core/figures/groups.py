@@ -148,7 +148,8 @@ def side_by_side_figure(table: pd.DataFrame, metric: str, dense: float) -> go.Fi
     pad = 0.24 * ((high - low) or 1)
     bars = go.Bar(
         x=values,
-        y=[label(f"{row.letter}  {row.method}") for row in table.itertuples()],
+        # options on a line of their own leave the bars their room
+        y=[label(f"{row.letter}  {row.method}").replace("[", "<br>[") for row in table.itertuples()],
         orientation="h",
         marker={"color": [method_colour(method) for method in table["method"]]},
         text=[text(value) for value in values],
@@ -158,7 +159,7 @@ def side_by_side_figure(table: pd.DataFrame, metric: str, dense: float) -> go.Fi
     )
     return figure(
         bars,
-        height=70 + 30 * max(1, len(table)),
+        height=95 + 32 * max(1, len(table)),
         bargap=0.3,
         shapes=[upright(dense)] if math.isfinite(dense) else [],
         xaxis={
@@ -166,6 +167,8 @@ def side_by_side_figure(table: pd.DataFrame, metric: str, dense: float) -> go.Fi
             "showgrid": True,
             "fixedrange": True,
             "range": [low - (pad if low < 0 else 0), high + pad],
+            "nticks": 5,
+            "tickangle": 0,
         },
         yaxis={"showgrid": False, "fixedrange": True},
     )
