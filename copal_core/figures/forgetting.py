@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -161,15 +161,30 @@ def average_figure(summary: pd.DataFrame, dense: float) -> go.Figure:
     return _bars(summary, "average", "average perplexity", dense, compact)
 
 
-def _bars(summary: pd.DataFrame, column: str, title: str, line: float, text: object) -> go.Figure:
+def _bars(
+    summary: pd.DataFrame, column: str, title: str, line: float, text: Callable[[float], str]
+) -> go.Figure:
     ordered = summary.dropna(subset=[column]).sort_values(column, ascending=False)
-    values = ordered[column].astype(float)
+    methods = ordered["method"].tolist()
+    return outcome_bars(ordered[column].astype(float), methods, methods, title, line, text)
+
+
+def outcome_bars(
+    values: pd.Series,
+    names: Sequence[str],
+    methods: Sequence[str],
+    title: str,
+    line: float,
+    text: Callable[[float], str],
+) -> go.Figure:
+    """One bar for each of `values`, in their order from below, in its method's colour; the dense model is a line."""
     bars = go.Bar(
         x=values,
-        y=[label(method) for method in ordered["method"]],
+        # options on a line of their own leave the bars their room
+        y=[label(name).replace("[", "<br>[") for name in names],
         orientation="h",
-        marker={"color": [method_colour(method) for method in ordered["method"]]},
-        text=[text(value) for value in values],  # type: ignore[operator]
+        marker={"color": [method_colour(method) for method in methods]},
+        text=[text(value) for value in values],
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y}<br>%{text}<extra></extra>",
@@ -177,12 +192,13 @@ def _bars(summary: pd.DataFrame, column: str, title: str, line: float, text: obj
     low, high = (min(0.0, values.min()), max(0.0, values.max())) if len(values) else (0.0, 1.0)
     pad = 0.24 * ((high - low) or 1)  # room for the numbers, on a narrow screen too
     ends = [low - (pad if low < 0 else 0), high + pad]
+    axis = {"title": title, "fixedrange": True, "range": ends, "showgrid": True, "nticks": 5, "tickangle": 0}
     return figure(
         bars,
-        height=70 + 34 * max(1, len(ordered)),
+        height=95 + 32 * max(1, len(values)),
         bargap=0.35,
         shapes=[upright(line)] if np.isfinite(line) else [],
-        xaxis={"title": title, "fixedrange": True, "range": ends, "showgrid": True},
+        xaxis=axis,
         yaxis={"fixedrange": True, "showgrid": False},
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 
+from copal_core.figures.forgetting import outcome_bars
 from copal_core.figures.numbers import compact, signed
 from copal_core.figures.template import (
     DENSE_COLOUR,
@@ -143,34 +143,9 @@ def side_by_side_figure(table: pd.DataFrame, metric: str, dense: float) -> go.Fi
     """One bar a run and method. table: letter, method, average, backward_transfer. `dense` is a line."""
     table = table.dropna(subset=[metric]).sort_values([metric], ascending=False)
     text = signed if metric == "backward_transfer" else compact
-    values = table[metric].astype(float)
-    low, high = (min(0.0, values.min()), max(0.0, values.max())) if len(values) else (0.0, 1.0)
-    pad = 0.24 * ((high - low) or 1)
-    bars = go.Bar(
-        x=values,
-        # options on a line of their own leave the bars their room
-        y=[label(f"{row.letter}  {row.method}").replace("[", "<br>[") for row in table.itertuples()],
-        orientation="h",
-        marker={"color": [method_colour(method) for method in table["method"]]},
-        text=[text(value) for value in values],
-        textposition="outside",
-        cliponaxis=False,
-        hovertemplate="%{y}<br>%{text}<extra></extra>",
-    )
-    return figure(
-        bars,
-        height=95 + 32 * max(1, len(table)),
-        bargap=0.3,
-        shapes=[upright(dense)] if math.isfinite(dense) else [],
-        xaxis={
-            "title": AXES[metric],
-            "showgrid": True,
-            "fixedrange": True,
-            "range": [low - (pad if low < 0 else 0), high + pad],
-            "nticks": 5,
-            "tickangle": 0,
-        },
-        yaxis={"showgrid": False, "fixedrange": True},
+    names = [f"{row.letter}  {row.method}" for row in table.itertuples()]
+    return outcome_bars(
+        table[metric].astype(float), names, table["method"].tolist(), AXES[metric], dense, text
     )
 
 
