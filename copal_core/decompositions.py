@@ -10,7 +10,6 @@ It is computed by one process, the command the command line offers, and cancelle
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import secrets
 from dataclasses import asdict, dataclass, replace
@@ -152,7 +151,3 @@ class Decompositions:
 def start(store: DecompositionStore) -> None:
     """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
     jobs.launch(store, ["decompose", "--resume", store.id, "--runs", str(store.folder.parent.parent)])
-
-
-def as_json(result: dict[str, Any]) -> str:
-    return json.dumps(result, ensure_ascii=False)

@@ -59,7 +59,7 @@ def _compute_member(
 
     if stopping():
         raise Cancelled("the group was cancelled")
-    store = group.store_of(member) or _create(group, member, index)
+    store = group.store_of(member) or _create(group, member)
     if status_of(store) == "done":
         return []
     store.clear_cancel()
@@ -80,11 +80,11 @@ def _compute_member(
     return []
 
 
-def _create(group: Group, member: Member, index: int) -> RunStore:
+def _create(group: Group, member: Member) -> RunStore:
     config = member.settings()
     name = group.title or ("orders of domains" if group.kind == "orders" else "repeat")
     store = Runs(group.root).create(config, f"{name}: {described(config, group.kind)}"[:120], member.run)
-    store.describe(group=group.id, member=index)
+    store.describe(group=group.id)
     return store
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from copal_core.checkpoints.backbone import GROUPS, Backbone, linears
 from copal_core.comparison.statistics import LayerLibrary, combined
 from copal_core.errors import Cancelled
-from copal_core.factored.linear import factored_modules, module_name, place_of, replaced
+from copal_core.factored.linear import factored_modules, module_name, replaced
 from copal_core.factored.training import Budget, Outcome, train
 from copal_core.lowrank._base import Decomposition, Factors
 from copal_core.statistics.accumulators import GroupStatistics
@@ -144,8 +144,3 @@ class Workshop:
             details["stopped"] = outcome.stopped
         details["losses"] = list(outcome.losses)
         return Member(name, share, trained.factors, outcome.tokens, label, details)
-
-
-def at(factors: Mapping[str, Factors], block: int) -> dict[str, Factors]:
-    """projection -> factors of one block."""
-    return {place_of(name)[1]: one for name, one in factors.items() if place_of(name)[0] == block}

@@ -28,7 +28,6 @@ from copal_core.store import RunStore
 from copal_core.wording import removed
 
 _LARGEST = 512 * 2**20  # bytes of one entry, unpacked
-_DESCRIBED = ("checkpoint", "domains", "versions", "machine", "fingerprint")
 _CONFIG, _RUN, _RESULT = "config.json", "run.json", "result.json"
 
 

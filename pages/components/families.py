@@ -17,7 +17,6 @@ from pages.components.text import empty_state, plain, show_error, show_problem
 from pages.components.timeline import label_of
 
 _ERROR = "family-error"
-_EVALUATION = "12x256"
 KINDS = {
     "plrd": (
         "PLRD family",
