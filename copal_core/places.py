@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -15,3 +16,15 @@ def runs_root() -> Path:
 def uploads_root() -> Path:
     """Where files that people upload are kept."""
     return runs_root() / "uploads"
+
+
+def cache_root() -> Path:
+    """COPAL_CACHE, or the platform's folder for files that can be made again."""
+    chosen = os.environ.get("COPAL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "copal"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "copal" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "copal"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from copal_core import files
-from copal_core.checkpoints.cache import cache_root
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError
+from copal_core.places import cache_root
 
 if TYPE_CHECKING:
     from copal_core.store import RunStore

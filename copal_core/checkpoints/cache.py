@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,18 +15,6 @@ Report = Callable[[str, int, int], None]
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 1 << 16
-
-
-def cache_root() -> Path:
-    """COPAL_CACHE, or the platform's folder for files that can be made again."""
-    chosen = os.environ.get("COPAL_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "copal"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "copal" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "copal"
 
 
 def make_once(target: Path, build: Callable[[Path], None], report: Report) -> Path:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from copal_core.checkpoints.cache import cache_root
 from copal_core.errors import InvalidValueError
+from copal_core.places import cache_root
 
 _VARIABLE, _DEFAULT = "COPAL_STATISTICS_GB", 8.0
 _SPARED = 3600.0  # seconds in which what somebody looked at stays, whatever the bound

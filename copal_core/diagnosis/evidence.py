@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from copal_core import files
-from copal_core.checkpoints.cache import cache_root, slug
+from copal_core.checkpoints.cache import slug
 from copal_core.config import Structure
 from copal_core.diagnosis.kept import Result
 from copal_core.errors import InvalidValueError, RunError
+from copal_core.places import cache_root
 from copal_core.store import RunStore
 
 MOST_TOKENS = 1024  # of each domain, whose inputs and outputs are kept

@@ -17,6 +17,7 @@ from copal_core import sharing
 from copal_core.domains.base import Document, Domain, Pool, Report
 from copal_core.domains.remote import rows
 from copal_core.errors import DomainError
+from copal_core.places import cache_root
 
 _HELD = 4_000_000  # characters read of one split at least, where it has them
 _SPEC = re.compile(
@@ -151,8 +152,7 @@ def _grouped(stream: Iterator[str], how: str) -> Iterator[str]:
 
 
 def _cache_file(key: str) -> Path:
-    root = os.environ.get("COPAL_CACHE") or Path.home() / ".cache" / "copal"
-    return Path(root) / "domains" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    return cache_root() / "domains" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
 def _read_cache(path: Path) -> Pool:

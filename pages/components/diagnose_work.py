@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from copal_core import files
-from copal_core.checkpoints.cache import cache_root
 from copal_core.diagnosis.evidence import Place
 from copal_core.diagnosis.kept import DENSE, Result
 from copal_core.errors import InvalidValueError
+from copal_core.places import cache_root
 from copal_core.runs import Runs
 
 Report = Callable[[str, int, int], None]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from copal_core.checkpoints import catalogue, locate, sources
-from copal_core.checkpoints.cache import cache_root, content_key, make_once, slug
+from copal_core.checkpoints.cache import content_key, make_once, slug
 from copal_core.errors import CheckpointError
+from copal_core.places import cache_root
 
 PROCESS = """
 import sys, time

@@ -193,6 +193,17 @@ def test_offline_mode():
     assert "HF_HUB_OFFLINE is set" in said and seconds < 8
 
 
-def test_the_cache_is_the_users_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("COPAL_CACHE", str(tmp_path))
-    assert hub._cache_file("key").parent == tmp_path / "domains"
+def test_what_was_streamed_lies_below_the_cache_folder(local_hub, tokenizer, monkeypatch):
+    folder, _ = local_hub
+    publish(folder / "owner/name", train={"body": lines(0, 50)})
+    monkeypatch.setenv("HOME", str(folder / "me"))
+    monkeypatch.setenv("COPAL_CACHE", "~/kept")
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")  # where a "~" that nobody expands would become a folder
+    find("hub:owner/name").sample(tokenizer, SMALL, SMALL, 0)
+    assert len(list((folder / "me" / "kept" / "domains").glob("*.json"))) == 1
+    monkeypatch.delenv("COPAL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "xdg"))
+    find("hub:owner/name").sample(tokenizer, SMALL, SMALL, 0)
+    if sys.platform == "linux":
+        assert len(list((folder / "xdg" / "copal" / "domains").glob("*.json"))) == 1

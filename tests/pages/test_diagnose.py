@@ -131,7 +131,7 @@ def test_a_very_long_paste_is_cut_before_it_is_read(
 
 
 def _requests() -> list[Path]:
-    from copal_core.checkpoints.cache import cache_root
+    from copal_core.places import cache_root
 
     return list((cache_root() / "requests").glob("*.json"))
 
