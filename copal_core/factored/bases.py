@@ -28,9 +28,7 @@ class Bases:
     _modules: dict[str, ScaledBases] = field(default_factory=dict)
     _before: dict[str, torch.Tensor] = field(default_factory=dict)
     _index: dict[str, torch.Tensor] = field(default_factory=dict)
-    _losses: list[float] = field(default_factory=list)
-    _tokens: int = 0
-    _stopped: str = ""
+    _outcome: Outcome = field(default_factory=Outcome)
 
     def compute(self) -> Member:
         """The finished member; its details hold scales before and after, and what was dropped and added."""
@@ -48,8 +46,7 @@ class Bases:
                     self._drop(name, module, round(full[name] - (full[name] - kept) * number / rounds))
             self._tune(model, {name: new for name, (_, new) in final.items()})
         factors = {name: module.factors() for name, module in self._modules.items()}
-        trained = Trained(factors, Outcome(tuple(self._losses), self._tokens, self._stopped))
-        share = min(1.0, self.keep)
+        trained, share = Trained(factors, self._outcome), min(1.0, self.keep)
         return self.work.member(f"basel-{share:.3f}", share, trained, bases=self._described(final))
 
     def _split(self) -> None:
@@ -74,7 +71,7 @@ class Bases:
 
     def _relearn(self, model: torch.nn.Module, tokens: int, label: str) -> None:
         gains = [module.gain for module in self._modules.values()]
-        self._account(self.work.fit(model, [(gains, self.options.rate)], tokens, label))
+        self._outcome = self._outcome.then(self.work.fit(model, [(gains, self.options.rate)], tokens, label))
 
     def _drop(self, name: str, module: ScaledBases, count: int) -> None:
         """Keep the `count` bases whose relearned scale is largest, in their old order."""
@@ -93,12 +90,8 @@ class Bases:
         new = [p for m in modules for p in (m.new_left, m.new_right) if p is not None]
         groups = [([m.gain for m in modules], self.options.rate), (new, self.options.new_rate)]
         used = [(group, rate) for group, rate in groups if group]
-        self._account(self.work.fit(model, used, int(self.options.tuning), "tuning scales and new bases"))
-
-    def _account(self, outcome: Outcome) -> None:
-        self._losses += outcome.losses
-        self._tokens += outcome.tokens
-        self._stopped = self._stopped or outcome.stopped
+        tuned = self.work.fit(model, used, int(self.options.tuning), "tuning scales and new bases")
+        self._outcome = self._outcome.then(tuned)
 
     def _described(self, final: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
         """One entry a layer: the scales before, which bases stayed with which scales, how many are new."""

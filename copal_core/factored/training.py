@@ -33,11 +33,38 @@ class Budget:
 
 @dataclass(frozen=True)
 class Outcome:
-    """losses: mean nats a token of every step. tokens: trained on. stopped: why it ended early, else empty."""
+    """How a training went.
 
-    losses: tuple[float, ...]
-    tokens: int
+    losses: mean nats a token of every step. tokens: trained on, counted again in every pass. stopped: why it ended
+    early, else empty. seen: the numbers of the windows trained on, of `length` tokens each.
+    """
+
+    losses: tuple[float, ...] = ()
+    tokens: int = 0
     stopped: str = ""
+    seen: frozenset[int] = frozenset()
+    length: int = 0
+
+    @property
+    def distinct(self) -> int:
+        """Tokens of text trained on, each counted once."""
+        return len(self.seen) * self.length
+
+    def then(self, later: Outcome) -> Outcome:
+        """This training and a later one on the same windows as one."""
+        return Outcome(
+            self.losses + later.losses,
+            self.tokens + later.tokens,
+            self.stopped or later.stopped,
+            self.seen | later.seen,
+            self.length or later.length,
+        )
+
+    def in_words(self) -> str:
+        """The label of what was trained, such as 'trained on 8,192 distinct tokens, 4.0 passes'."""
+        if not self.tokens:
+            return "training-free"
+        return f"trained on {self.distinct:,} distinct tokens, {self.tokens / self.distinct:.1f} passes"
 
 
 def train(
@@ -53,25 +80,30 @@ def train(
     Windows come in a seeded order, over and over until the budget is spent. Everything else in the model stands
     still. Raises Cancelled when `should_stop` says so; the parameters then are those of the last step.
     """
-    per_step = max(1, TOKENS_PER_STEP // windows.shape[1])
-    steps = budget.tokens // (per_step * windows.shape[1])
+    count, length = windows.shape
+    per_step = min(max(1, TOKENS_PER_STEP // length), count)
+    steps = budget.tokens // (per_step * length)
     learning = [parameter for group, _ in parameters for parameter in group]
     if steps < 1 or not learning:
-        return Outcome((), 0)
+        return Outcome()
     optimizer = torch.optim.AdamW(
         [{"params": list(group), "lr": rate} for group, rate in parameters], weight_decay=0.0
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     good = _copy(learning)
     losses: list[float] = []
-    batches = _batches(windows, per_step, budget.seed)
-    for step in range(steps):
+    seen: set[int] = set()
+
+    def outcome(stopped: str = "") -> Outcome:
+        return Outcome(tuple(losses), len(losses) * per_step * length, stopped, frozenset(seen), length)
+
+    for step, batch in zip(range(steps), _batches(count, per_step, budget.seed), strict=False):
         if should_stop():
             raise Cancelled("training was cancelled")
-        report(budget.label, step * per_step * windows.shape[1], budget.tokens)
+        report(budget.label, step * per_step * length, budget.tokens)
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
-            loss = batch_loss(model, next(batches).to(learning[0].device))
+            loss = batch_loss(model, windows[batch].to(learning[0].device))
             value = float(loss.detach())
             if math.isfinite(value):
                 loss.backward()
@@ -84,8 +116,9 @@ def train(
         if not bool(torch.isfinite(norm)):
             _restore(learning, good)
             why = f"the loss stopped being finite after {step} steps; the last good state was kept; use a smaller rate"
-            return Outcome(tuple(losses), len(losses) * per_step * windows.shape[1], why)
+            return outcome(why)
         losses.append(value)
+        seen.update(batch.tolist())
         _restore(good, learning)  # their loss and gradient are finite: good
         optimizer.step()
         schedule.step()
@@ -93,12 +126,8 @@ def train(
         _final_loss(model, windows[:per_step].to(learning[0].device))
     ):
         _restore(learning, good)
-        return Outcome(
-            tuple(losses),
-            len(losses) * per_step * windows.shape[1],
-            "the last step left the finite numbers; it was undone",
-        )
-    return Outcome(tuple(losses), len(losses) * per_step * windows.shape[1])
+        return outcome("the last step left the finite numbers; it was undone")
+    return outcome()
 
 
 def batch_loss(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -112,13 +141,12 @@ def _final_loss(model: nn.Module, tokens: Tensor) -> float:
     return float(batch_loss(model, tokens))
 
 
-def _batches(windows: Tensor, size: int, seed: int) -> Iterator[Tensor]:
+def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Numbers of `size` windows of `count`, pass after pass; a pass leaves out the windows that fill no batch."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(windows), generator=generator)
-        whole = len(order) - len(order) % size if len(order) >= size else len(order)
-        for start in range(0, whole, size):
-            yield windows[order[start : start + size]]
+        order = torch.randperm(count, generator=generator)
+        yield from order[: count - count % size].split(size)
 
 
 def _rate(step: int, steps: int) -> float:

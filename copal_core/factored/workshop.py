@@ -33,8 +33,9 @@ class Trained:
 class Member:
     """One size of a decomposed checkpoint.
 
-    factors: module name -> factors; a layer without any stays dense. label: how much was trained, in words.
-    details: what the method wants to show besides (losses, scales).
+    factors: module name -> factors; a layer without any stays dense. tokens: trained on, counted again in every
+    pass. label: how much was trained, in words. details: what the method wants to show besides (distinct tokens,
+    losses, scales).
     """
 
     name: str
@@ -104,7 +105,7 @@ class Workshop:
     def train(self, factors: Mapping[str, Factors], tokens: int, rate: float, label: str) -> Trained:
         """Continued pretraining of all factors for `tokens` tokens; nothing is trained for 0."""
         if tokens <= 0:
-            return Trained(dict(factors), Outcome((), 0))
+            return Trained(dict(factors), Outcome())
         model = self.backbone.causal_lm()
         modules = factored_modules(model, factors, self.backbone.dtype)
         learning = [p for module in modules.values() for p in (module.left, module.right)]
@@ -134,13 +135,12 @@ class Workshop:
             return decomposition.at_share(weight, given, keep)
 
         factors = self.each(one, None, f"{decomposition.name} at {keep:.0%} of the bytes")
-        return self.member(f"{decomposition.name}-{keep:.3f}", keep, Trained(factors, Outcome((), 0)))
+        return self.member(f"{decomposition.name}-{keep:.3f}", keep, Trained(factors, Outcome()))
 
     def member(self, name: str, share: float, trained: Trained, **details: Any) -> Member:
         """A size with its label."""
         outcome = trained.outcome
-        label = f"trained on {outcome.tokens:,} tokens" if outcome.tokens else "training-free"
         if outcome.stopped:
             details["stopped"] = outcome.stopped
-        details["losses"] = list(outcome.losses)
-        return Member(name, share, trained.factors, outcome.tokens, label, details)
+        details |= {"distinct_tokens": outcome.distinct, "losses": list(outcome.losses)}
+        return Member(name, share, trained.factors, outcome.tokens, outcome.in_words(), details)

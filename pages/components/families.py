@@ -135,7 +135,7 @@ def start_form(expanded: bool) -> None:
             thousands = st.slider(
                 "Training tokens for each size", 0, 64, 8 if setting.checkpoint == layer_desk.FIRST else 16,
                 format="%d thousand", key="family-tokens",
-                help="Text seen in continued training after every step. 0: training-free, and labelled so.",
+                help="Continued training after every step; it starts over when the text is shorter. 0: training-free.",
             )  # fmt: skip
         if not kinds:
             st.caption("Choose at least one kind.")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from copal_core.config import Windows
-from copal_core.domains import find, hub, remote
+from copal_core.domains import find, remote
 from copal_core.errors import DomainError
 
 SMALL = Windows(count=3, length=16)

@@ -188,6 +188,19 @@ class TestTraining:
         assert trained.factors == dict(member.factors) and trained.outcome.tokens == 0
         assert workshop.member("x", 0.5, trained).label == "training-free"
 
+    def test_tokens_that_come_again_are_passes(self) -> None:
+        """5 windows of 128, 4 a step: a pass leaves one out, so that two steps can have seen all of them."""
+        model = _Fragile(breaks_after=100)
+        windows = torch.zeros(5, 128, dtype=torch.long)
+        half, all_of_it = (
+            train(model, [([model.weight], 0.1)], windows, Budget(n, "x")) for n in (512, 5120)
+        )
+        assert (half.tokens, half.distinct) == (512, 512)
+        assert half.in_words() == "trained on 512 distinct tokens, 1.0 passes"
+        assert (all_of_it.tokens, all_of_it.distinct) == (5120, 640)
+        assert all_of_it.in_words() == "trained on 640 distinct tokens, 8.0 passes"
+        assert half.then(all_of_it).in_words() == "trained on 640 distinct tokens, 8.8 passes"
+
     def test_a_loss_that_is_not_finite_keeps_the_last_good_state(self) -> None:
         model = _Fragile(breaks_after=3)
         outcome = train(
@@ -243,7 +256,11 @@ class TestDecompositions:
         assert all(m["parameters"] <= 0.6 * result["projections"]["parameters"] for m in by_method.values())
         assert {"rank", "mask"} & by_method["hybrid"]["kinds"].keys()
         assert by_method["svd"]["label"] == "training-free"
-        assert "trained on" in by_method["plrd[tokens=2048,rate=0.003]"]["label"]
+        # the target has 8 windows of 32 tokens: 8 passes for plrd's last size; basel's rounds see the same text again
+        plrd, basel = (by_method[name] for name in by_method if name.startswith(("plrd", "basel")))
+        assert plrd["label"] == "trained on 256 distinct tokens, 8.0 passes"
+        assert basel["label"] == "trained on 256 distinct tokens, 10.0 passes"
+        assert (basel["tokens"], basel["distinct_tokens"]) == (1536 + 1024, 256)
 
     def test_training_beats_the_untrained_on_its_target(self, computed: DecompositionStore) -> None:
         found = {

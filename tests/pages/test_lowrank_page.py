@@ -227,7 +227,7 @@ def family(runs_folder: Path) -> str:
         members.append(
             {
                 "name": name, "method": method, "asked": 0.8, "share": share, "tokens": 512, "parameters": 1000,
-                "label": "trained on 512 tokens", "bytes": 2000, "seconds": 1.0, "losses": [],
+                "label": "trained on 256 distinct tokens, 2.0 passes", "bytes": 2000, "seconds": 1.0, "losses": [],
                 "perplexity": dict.fromkeys(DOMAINS, 10 / share),
             }
         )  # fmt: skip
@@ -253,7 +253,7 @@ def test_families_shows_sizes_a_member_and_bases(small: Opener, family: str) -> 
     app = small("families", family=family)
     assert not app.exception and not app.error
     text = text_of(app)
-    assert "plrd | 90 % | trained on 512 tokens | 11.1 | 11.1" in rows_of(app)
+    assert "plrd | 90 % | trained on 256 distinct tokens, 2.0 passes | 11.1 | 11.1" in rows_of(app)
     assert any(row.startswith("dense model | 100 % |") for row in rows_of(app))
     assert "2 of 3 bases were kept and 1 new ones added. 1 of the kept ones" in text
     assert figures(app) == 3  # a domain each, and the bases
