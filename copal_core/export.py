@@ -18,7 +18,7 @@ from copal_core.factored.linear import module_name
 from copal_core.neurons._removal import width_after, without_neurons
 from copal_core.store import RunStore
 from copal_core.variants import variant
-from copal_core.wording import of_weights
+from copal_core.wording import done_by
 
 
 def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Path:
@@ -109,9 +109,10 @@ def _card(store: RunStore, method: str, step: int) -> str:
     found = next(entry for entry in result["methods"] if entry["method"] == method)
     after = dict(zip(store.domains, found["perplexity"][step - 1], strict=True))
     lines = [
-        f"# {store.config.checkpoint}, pruned by {method}",
+        f"# {store.config.checkpoint}, compressed by {method}",
         "",
-        f"Removed {_removed(store, method, step)}, after step {step} of the domains {', '.join(store.domains)}.",
+        f"{done_by(store, method, step)}; after step {step} of the domains {', '.join(store.domains)}.",
+        _on_disk(store, method, step),
         f"Protocol: {store.protocol_stamp()}.",
         "",
         "| domain | dense perplexity | perplexity |",
@@ -132,13 +133,18 @@ def _card(store: RunStore, method: str, step: int) -> str:
     return "\n".join(lines)
 
 
-def _removed(store: RunStore, method: str, step: int) -> str:
-    table = store.records.table("neurons")
-    table = table[(table["method"] == method) & (table["step"] == step)]
-    if not len(table):
-        return of_weights(store.config.structure)
+def _on_disk(store: RunStore, method: str, step: int) -> str:
+    if store.has_arrays("neurons", method, step, 0):
+        return (
+            "The removed neurons are taken out: the feed-forward layers are smaller, and as dense as before."
+        )
+    if store.has_arrays("factors", method, step, 0):
+        return (
+            "Factors are multiplied out and removed weights are zeros, in dense matrices: the files are as large as "
+            "before, and no faster to run. The factors are in `factors/`, where there are any."
+        )
     return (
-        f"{table['removed'].sum():,} of {table['neurons'].sum():,} hidden neurons of the feed-forward layers"
+        "Removed weights are zeros in dense matrices: the files are as large as before, and no faster to run."
     )
 
 

@@ -15,6 +15,8 @@ from copal_core.wording import neuron_share, removed, removed_by
         (["random-neurons:joint"], "10 % of the neurons"),
         (["copal-neurons[share=0.3]:joint", "random-neurons[share=0.05]:joint"], "5 %, 30 % of the neurons"),
         (["copal:joint", "copal-neurons[share=0.125]:joint"], "50 % per row; 12.5 % of the neurons"),
+        (["svd[keep=0.8]:joint", "hybrid[keep=0.7]:joint"], "20 %, 30 % of the bytes"),
+        (["copal:joint", "svd[keep=0.8]:joint"], "50 % per row; 20 % of the bytes"),
     ],
 )
 def test_removed(methods: list[str], words: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from copal_core.config import Method
+from copal_core.criteria import CRITERIA
 from copal_core.errors import InvalidValueError, NumericalError, RunError
 from copal_core.store import RunStore
-from copal_core.wording import neuron_share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,10 +56,8 @@ def export_and_check(
     if reason:
         raise RunError(f"{form} cannot be written here: {reason}")
     method = str(Method.parse(method))
-    if form == "compressed-tensors" and neuron_share(Method.parse(method)) is not None:
-        raise RunError(
-            f"{method} leaves a smaller dense checkpoint, which has no structure to declare; use hf"
-        )
+    if form == "compressed-tensors" and Method.parse(method).name not in CRITERIA.names():
+        raise RunError(f"{method} leaves dense matrices, which have no structure to declare; use hf")
     folder = export_checkpoint(store, method, step, out)
     try:
         if form == "compressed-tensors":
@@ -145,8 +143,6 @@ def _add_to_card(folder: Path, found: dict[str, dict[str, float]], form: str) ->
         "| domain | run | reloaded |",
         "|---|---|---|",
         *(f"| {name} | {pair['run']:.6g} | {pair['reloaded']:.6g} |" for name, pair in found.items()),
-        "",
-        "Removed weights are zeros in dense matrices: the files are as large as before, and no faster to run.",
         "",
     ]
     if form == "compressed-tensors":

@@ -13,7 +13,7 @@ from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.report.tables import write_zip
 from copal_core.store import RunStore
-from copal_core.wording import of_weights
+from copal_core.wording import done_by
 
 LOADER = '''"""Masks of pruned layers: weight name -> (out, in), True where the weight was kept."""
 
@@ -46,11 +46,18 @@ def why_no_masks(store: RunStore, method: str, step: int) -> str:
     blocks = store.info.get("checkpoint", {}).get("blocks", 0)
     if store.has_arrays("neurons", method, step, 0):
         return f"{method} removes neurons and makes no masks; export its checkpoint instead."
-    if store.has_arrays("factors", method, step, 0) and not store.has_arrays("masks", method, step, 0):
-        return f"{method} makes factors and no masks; export its checkpoint instead."
-    if not blocks or not store.has_arrays("masks", method, step, blocks - 1):
+    kind = "factors" if store.has_arrays("factors", method, step, 0) else "masks"
+    if not blocks or not store.has_arrays(kind, method, step, blocks - 1):
         return f"{method} has not finished step {step}."
+    if not _masked_blocks(store, method, step):
+        return f"{method} makes factors and no masks; export its checkpoint instead."
     return ""
+
+
+def _masked_blocks(store: RunStore, method: str, step: int) -> list[int]:
+    """Blocks with masks: all of them for a criterion, those where a mask won a layer for a hybrid."""
+    blocks = range(store.info["checkpoint"]["blocks"])
+    return [block for block in blocks if store.has_arrays("masks", method, step, block)]
 
 
 def write_masks(store: RunStore, method: str, step: int, out: Path) -> Path:
@@ -62,7 +69,7 @@ def write_masks(store: RunStore, method: str, step: int, out: Path) -> Path:
     if why:
         raise RunError(why)
     packed, shapes = {}, {}
-    for block in range(store.info["checkpoint"]["blocks"]):
+    for block in _masked_blocks(store, method, step):
         for projection, mask in store.masks(method, step, block).items():
             name = weight_name(block, projection)
             packed[name], shapes[name] = np.packbits(mask, axis=1), list(mask.shape)
@@ -84,7 +91,7 @@ def _words(store: RunStore, method: str, step: int) -> bytes:
     lines = [
         f"# Masks of {method} after step {step}",
         "",
-        f"Removed {of_weights(store.config.structure)}; domains {', '.join(store.domains[:step])}.",
+        f"{done_by(store, method, step)}; domains {', '.join(store.domains[:step])}.",
         f"Protocol: {store.protocol_stamp()}.",
         "",
         "`masks.safetensors` holds one entry a weight, a bit a weight, packed along the inputs (most significant bit",
@@ -97,8 +104,8 @@ def _words(store: RunStore, method: str, step: int) -> bytes:
         "    model.get_parameter(name).data *= torch.from_numpy(mask)",
         "```",
         "",
-        "A method that updates the kept weights (sparsegpt) needs its exported checkpoint: a mask alone is not its",
-        "result.",
+        "A method that updates the kept weights (sparsegpt), or has factors beside masks (hybrid), needs its exported",
+        "checkpoint: a mask alone is not its result.",
         "",
     ]
     return "\n".join(lines).encode()

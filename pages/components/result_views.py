@@ -15,7 +15,7 @@ from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import compact, percent, signed
 from copal_core.metrics import expected_jaccard
 from copal_core.store import RunStore
-from copal_core.wording import neuron_share, removed
+from copal_core.wording import own_amount, removed
 from pages.components import charts, links, runs
 from pages.components.text import empty_state, plain
 from pages.components.words import GLOSSARY
@@ -132,7 +132,7 @@ def _verdict(summary: pd.DataFrame) -> str:
 
 def _unlike(config: RunConfig) -> str:
     """A caution where the methods are not of one size; low rank has the bytes of the masks."""
-    alike = len({neuron_share(method) for method in config.methods}) == 1
+    alike = len({own_amount(method) for method in config.methods}) == 1
     return "" if alike else f" The methods do not remove the same: {removed(config)}."
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from safetensors.torch import load_file
 from copal_core import budget, experiment, jobs
 from copal_core.checkpoints import locate
 from copal_core.config import RunConfig, Structure
-from copal_core.errors import Cancelled
+from copal_core.errors import Cancelled, RunError
 from copal_core.export import export_checkpoint
 from copal_core.factored.linear import install
 from copal_core.lowrank import LOWRANK
+from copal_core.report.checkpoints import export_and_check
+from copal_core.report.packed import write_masks
 from copal_core.results import perplexity_matrix
 from copal_core.runs import Runs
 from copal_core.store import RunStore
@@ -146,3 +150,43 @@ def test_an_export_computes_what_the_run_measured(run: RunStore, method: str, tm
         assert torch.allclose(model(windows).logits[:, :-1], logits, atol=1e-3)
     assert float(loss.exp()) == pytest.approx(R[3, 0], rel=1e-4)
     assert locate(str(folder)).describe().total == locate(run.config.checkpoint).describe().total
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., RunConfig]) -> RunStore:
+    """80 % of the bytes, whatever the structure says, by methods with and without masks."""
+    methods = ["svd[keep=0.8]:restart", "hybrid[keep=0.8]:restart"]
+    store = Runs(tmp_path_factory.mktemp("kept")).create(small_config(methods, domains=1))
+    experiment.run(store)
+    return store
+
+
+@pytest.mark.parametrize("name", ["svd", "hybrid"])
+def test_an_export_says_what_was_kept(kept: RunStore, name: str, tmp_path: Path) -> None:
+    method = f"{name}[keep=0.8]:restart"
+    table = kept.factors()
+    table = table[table["method"] == method]
+    share = 100 * table["bytes"].sum() / (2 * table["rows"] * table["columns"]).sum()
+    assert share == pytest.approx(80, abs=6)
+    export_and_check(kept, method, 1, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"Kept {share:.3g} % of the bytes of the linear layers: " in card
+    counts = table["kind"].value_counts()
+    for kind, words in (("rank", "as factors of rank"), ("mask", "as masks that remove")):
+        assert (f"{counts.get(kind, 0)} {words}" in card) == (kind in counts)
+    assert "Factors are multiplied out" in card
+    assert "50 %" not in card and "Removed" not in card
+    with pytest.raises(RunError, match="no structure to declare"):
+        export_and_check(kept, method, 1, tmp_path / "packed", "compressed-tensors")
+
+
+def test_the_packed_masks_of_a_hybrid_say_what_was_kept(kept: RunStore, tmp_path: Path) -> None:
+    """Only the layers that a mask won have one; those removed less than the run's structure."""
+    method = "hybrid[keep=0.8]:restart"
+    with zipfile.ZipFile(write_masks(kept, method, 1, tmp_path / "masks.zip")) as archive:
+        words = archive.read("README.md").decode()
+    masks = [mask for block in range(2) for mask in kept.masks(method, 1, block).values()]
+    gone = 100 * sum((~mask).sum() for mask in masks) / sum(mask.size for mask in masks)
+    found = re.search(r"(\d+) as masks that remove ([\d.]+) % of their weights", words)
+    assert found and int(found[1]) == len(masks) and float(found[2]) == pytest.approx(gone, rel=0.01)
+    assert "Kept " in words and "50 %" not in words and "hybrid" in words
