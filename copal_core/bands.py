@@ -23,11 +23,6 @@ METRICS = {
     "ratio": "Average perplexity over the dense model's",
     "backward_transfer": "Backward transfer",
 }
-# two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; 1.96 beyond
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
 
 def outcomes(stores: Sequence[RunStore]) -> pd.DataFrame:
@@ -100,8 +95,9 @@ def half_width(values: np.ndarray) -> float:
     n = len(values)
     if n < 2:
         return math.nan
-    quantile = _T95[n - 2] if n - 2 < len(_T95) else 1.96
-    return float(quantile * values.std(ddof=1) / math.sqrt(n))
+    from scipy.stats import t  # slow to import, and not every page that reads a group needs it
+
+    return float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
 
 
 @dataclass(frozen=True)

@@ -202,10 +202,16 @@ def table(values: dict[str, list[float]]) -> pd.DataFrame:
 def test_the_spread_by_hand() -> None:
     row = bands.spread(table({"a:restart": [10.0, 12.0, 14.0]}), "average").iloc[0]
     assert (row["mean"], row["least"], row["most"], row["range"]) == (12.0, 10.0, 14.0, 4.0)
-    half = 4.303 * 2.0 / math.sqrt(3)  # Student's t of two degrees of freedom, standard deviation 2
+    half = 4.30265273 * 2.0 / math.sqrt(3)  # Student's t of two degrees of freedom, standard deviation 2
     assert row["low"] == pytest.approx(12 - half)
     assert row["high"] == pytest.approx(12 + half)
     assert math.isnan(bands.half_width(np.array([1.0])))
+
+
+def test_many_runs_have_students_quantile_too() -> None:
+    """2.0395 for the 31 degrees of freedom of 32 runs; the normal distribution's 1.96 is too narrow."""
+    values = np.arange(32.0)
+    assert bands.half_width(values) == pytest.approx(2.0395134 * values.std(ddof=1) / math.sqrt(32))
 
 
 def test_a_steady_gap_is_told_from_chance() -> None:
