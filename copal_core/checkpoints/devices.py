@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,10 +25,6 @@ class Gpu:
     total: int
     free: int
     capability: tuple[int, int]
-
-
-class _NvmlMemory(ctypes.Structure):
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
 
 
 def choose(device: str = "auto", dtype: str = "auto") -> tuple[str, str, str]:
@@ -122,24 +118,21 @@ def _torch_has_cuda() -> bool:
 
 def _query(name: str) -> Gpu | None:
     """Ask NVIDIA's management library about a device by index or UUID. None when it does not answer."""
+    import pynvml
+
     try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    if library.nvmlInit_v2() != 0:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver here, or one that does not answer
         return None
     try:
-        handle = ctypes.c_void_p()
-        if name.isdigit():
-            status = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
-        else:
-            status = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
-        memory, major, minor = _NvmlMemory(), ctypes.c_int(), ctypes.c_int()
-        label = ctypes.create_string_buffer(96)
-        if status != 0 or library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
-            return None
-        library.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-        library.nvmlDeviceGetName(handle, label, ctypes.c_uint(96))
-        return Gpu(label.value.decode() or "this GPU", memory.total, memory.free, (major.value, minor.value))
+        of = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+        handle = of(int(name) if name.isdigit() else name)
+        memory, label, capability = pynvml.nvmlDeviceGetMemoryInfo(handle), "this GPU", (0, 0)
+        with suppress(pynvml.NVMLError):  # a slice of a GPU may not tell; it is there all the same
+            capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+            label = pynvml.nvmlDeviceGetName(handle)
+        return Gpu(label, int(memory.total), int(memory.free), capability)
+    except pynvml.NVMLError:
+        return None
     finally:
-        library.nvmlShutdown()
+        pynvml.nvmlShutdown()

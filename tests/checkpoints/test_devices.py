@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pynvml
 import pytest
 
 from copal_core.checkpoints import devices
@@ -70,6 +73,39 @@ def test_hidden_devices_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
         assert devices.find_gpu() == found
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert devices.find_gpu(0) == H200 and devices.find_gpu(1) is None
+
+
+def test_the_drivers_answers_become_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    def by_index(index: int) -> str:
+        if index != 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return "handle"
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: closed.append(True),
+        "nvmlDeviceGetHandleByIndex": by_index,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: f"handle of {uuid}",
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=140 << 30, free=100 << 30),
+        "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
+        "nvmlDeviceGetName": lambda handle: "H200",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    assert devices._query("0") == devices._query("GPU-1234") == H200
+    assert devices._query("7") is None and len(closed) == 3
+
+
+def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(devices, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices.find_gpu() is None and devices.memory_free("cuda:all") == 0
 
 
 def test_free_memory_is_measured() -> None:
