@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from copal_core import budget
-from copal_core.comparison.interpolation import monotone_cubic
 from copal_core.comparison.mask_errors import MASKS, PATTERN, SPARSITIES, MaskErrors, measure_masks
 from copal_core.comparison.statistics import combined
 from copal_core.errors import InvalidValueError
@@ -266,7 +266,7 @@ def _mask_curves(measured: MaskErrors) -> list[Curve]:
 def _between(curve: Curve, sparsities: Array) -> Array:
     """Errors of a mask's curve at any sparsities: monotone cubic in the logarithm, 0 at nothing removed."""
     x, y = curve.amount[::-1], np.log(np.maximum(curve.error[::-1], _FLOOR))
-    inside = np.exp(monotone_cubic(x, y, np.clip(sparsities, x[0], x[-1])))
+    inside = np.exp(PchipInterpolator(x, y)(np.clip(sparsities, x[0], x[-1])))
     below = inside * (sparsities / x[0]) ** 2  # near nothing removed the error falls faster than linearly
     return np.where(sparsities < x[0], below, np.where(sparsities >= 1, 1.0, inside))
 

@@ -10,7 +10,6 @@ import torch
 
 from copal_core import budget
 from copal_core.comparison.curves import RANKED, LayerCurves, layer_curves
-from copal_core.comparison.interpolation import monotone_cubic
 from copal_core.comparison.mask_errors import MASKS
 from copal_core.comparison.surgeon import surgeon
 from copal_core.config import Structure
@@ -157,10 +156,3 @@ def test_interpolation_is_within_one_percent_between_the_points(layer: Callable[
         structure = Structure(sparsity=budget.sparsity_at(share))
         pruned = build_criterion("wanda", {}).prune(weight, statistics, structure, [64])
         assert reading.error == pytest.approx(relative_error(weight, pruned.weight, gram), rel=0.04)
-
-
-def test_the_cubic_passes_through_its_points_and_never_overshoots() -> None:
-    x, y = np.array([0.0, 1.0, 2.0, 4.0]), np.array([0.0, 0.1, 2.0, 2.1])
-    assert np.allclose(monotone_cubic(x, y, x), y)
-    drawn = monotone_cubic(x, y, np.linspace(0, 4, 200))
-    assert (np.diff(drawn) >= -1e-12).all()
