@@ -104,6 +104,41 @@ def test_sensitivity_compares_two_maps(open_page: Opener, finished_run: str) -> 
     assert figures(app) == 3 + 2 * 2  # two maps and their difference; two cells of two figures
 
 
+@pytest.mark.parametrize(("step", "before"), [("3", 2), ("2", 1), ("1", 2), ("", 2)])
+def test_a_comparison_begins_with_two_steps_that_differ(
+    step: str, before: int, open_page: Opener, finished_run: str
+) -> None:
+    app = open_page("sensitivity", run=finished_run, view="compare", step=step)
+    assert not app.exception
+    chosen = app.selectbox(key="linked-other_step").value, app.selectbox(key="linked-step").value
+    assert chosen == (before, int(step or 3))
+    assert figures(app) == 3 + 2 * 2
+
+
+def test_two_equal_sides_are_one_sentence(open_page: Opener, finished_run: str) -> None:
+    app = open_page("sensitivity", run=finished_run, view="compare", step="3", other_step="3")
+    assert not app.exception
+    assert "Both sides are the same" in text_of(app)
+    assert figures(app) == 3  # one map, one cell of two figures
+    app.selectbox(key="linked-other_step").set_value(1).run()
+    assert "Both sides are the same" not in text_of(app) and figures(app) == 3 + 2 * 2
+
+
+def test_after_one_step_methods_are_compared_and_one_method_waits(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = synthetic.write_run(runs_folder, run_id="first-step", steps=1).id
+    app = open_page("sensitivity", run=several, view="compare")
+    assert app.selectbox(key="linked-step").value == app.selectbox(key="linked-other_step").value == 1
+    assert app.selectbox(key="linked-method").value != app.selectbox(key="linked-other_method").value
+    assert figures(app) == 3 + 2 * 2
+    monkeypatch.setattr(synthetic, "METHODS", synthetic.METHODS[:1])
+    alone = synthetic.write_run(runs_folder, run_id="one-method", steps=1).id
+    app = open_page("sensitivity", run=alone, view="compare")
+    assert not app.exception
+    assert "Nothing to compare yet" in text_of(app) and figures(app) == 3
+
+
 def test_every_figure_has_its_table(open_page: Opener, finished_run: str) -> None:
     for page, view in (
         ("sensitivity", "compare"),
