@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,24 @@ def test_forgetting_says_which_method_is_best(open_page: Opener, finished_run: s
     assert "**copal:accumulate** has the lowest average perplexity" in text
     assert text.count("Protocol: tiny") == 2  # beside each group of perplexities
     assert "ower is better" in text
+
+
+def test_the_lowest_backward_transfer_stands_out_also_below_zero(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener
+) -> None:
+    store = synthetic.write_run(runs_folder)
+    with sqlite3.connect(
+        store.folder / "results.sqlite"
+    ) as records:  # earlier domains end far below where they began
+        records.execute(
+            "UPDATE perplexity SET perplexity = 4 WHERE method = 'wanda:restart' AND step = 3 AND domain != ?",
+            (synthetic.DOMAINS[-1],),
+        )
+    app = open_page("stasis", run=store.id)
+    assert not app.exception
+    shown = next(metric for metric in app.metric if metric.label == "Lowest backward transfer")
+    assert shown.value[0] in "-−" and shown.delta == "wanda:restart"
+    assert "|BWT|" not in " ".join(metric.label for metric in app.metric)
 
 
 def test_overlap_and_stasis_views(open_page: Opener, finished_run: str) -> None:
