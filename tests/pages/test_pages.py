@@ -11,6 +11,10 @@ from types import ModuleType
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from copal_core import experiment
+from copal_core.config import Protocol, RunConfig, Structure, Windows
+from copal_core.errors import Cancelled
+from copal_core.runs import Runs
 from tests.pages.conftest import PAGES
 
 Opener = Callable[..., AppTest]
@@ -305,6 +309,57 @@ def test_prune_presets_fields_and_command_line(open_page: Opener) -> None:
     assert "--checkpoint tiny" in command
     assert "--calibration 3x" in command
     assert "--method copal:accumulate" in command
+
+
+def test_a_reopened_run_fills_in_its_own_settings(runs_folder: Path, open_page: Opener) -> None:
+    config = RunConfig(
+        checkpoint="/models/other",
+        domains=("licences", "python-code"),
+        methods=("sparsegpt:sequential", "copal[epsilon=0.02,estimator=autograd]:joint", "plrd:restart"),
+        structure=Structure.parse("3:8"),
+        protocol=Protocol(
+            calibration=Windows(count=5, length=96), evaluation=Windows(count=7, length=80), seed=9
+        ),
+    )
+    first = Runs(runs_folder).create(config)
+    second = Runs(runs_folder).create(
+        config.model_copy(update={"checkpoint": "tiny", "domains": ("shakespeare",)})
+    )
+    app = open_page("prune", run=first.id)
+    assert not app.exception
+    assert app.session_state["draft"]["preset"] == "Custom"
+    assert "other settings" not in text_of(app) and "nearest" not in text_of(app)
+    # another run that is opened takes its place; a draft that somebody has changed stays, and the run's are offered
+    app.query_params["run"] = second.id
+    app.run()
+    assert app.session_state["draft"]["checkpoint"] == "tiny"
+    app.number_input(key="draft-calibration_count").set_value(3).run()
+    app.query_params["run"] = first.id
+    app.run()
+    assert app.session_state["draft"]["checkpoint"] == "tiny" and "other settings" in text_of(app)
+    app.button(key="take-settings").click().run()
+    assert app.session_state["draft"]["checkpoint"] == "/models/other" and "other settings" not in text_of(
+        app
+    )
+
+
+def test_settings_that_the_form_does_not_have_are_said(runs_folder: Path, open_page: Opener) -> None:
+    methods = ("mutual-information[share=0.1]:joint", "mutual-information[share=0.3]:joint")
+    store = Runs(runs_folder).create(RunConfig(checkpoint="tiny", domains=("shakespeare",), methods=methods))
+    app = open_page("prune", run=store.id)
+    assert not app.exception and "shows the nearest ones" in text_of(app)
+
+
+def test_a_cancelled_run_says_once_what_is_kept(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener
+) -> None:
+    store = synthetic.write_run(runs_folder, run_id="cancelled-run", steps=1)
+    with pytest.raises(Cancelled):
+        experiment.run(store, should_stop=lambda: True)
+    for page in ("prune", "runs", "stasis"):
+        text = text_of(open_page(page, run=store.id)).lower()
+        assert text.count("what was finished is kept") == 1 and "cancelled: cancelled" not in text
+        assert text.count("resume goes on") + text.count("resuming goes on") == 1
 
 
 def test_prune_starts_a_run(runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
