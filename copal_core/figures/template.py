@@ -166,7 +166,7 @@ def percent_ticks(low: float, high: float, steps: int = 6) -> dict[str, list[Any
 
 
 def logarithmic(*panels: Iterable[float]) -> bool:
-    """Whether the axes of all panels that are compared are logarithmic: the values of one span more than 8 times."""
+    """Tell whether all panels that are compared get logarithmic axes: one of them spans more than 8 times."""
     positive = [[value for value in panel if 0 < value < math.inf] for panel in panels]
     return any(max(values) > 8 * min(values) for values in positive if values)
 

@@ -113,7 +113,7 @@ def take(run_id: str, config: RunConfig) -> None:
 
 
 def matches(wanted: RunConfig) -> bool:
-    """Whether the draft has the settings of `wanted`; the order of its methods, device and map size apart."""
+    """Tell whether the draft has the settings of `wanted`; the order of its methods, device and map size apart."""
     try:
         own = config()
     except InvalidValueError:
@@ -125,7 +125,7 @@ def matches(wanted: RunConfig) -> bool:
 
 
 def is_as_filled(run_id: str) -> bool:
-    """Whether the draft is what `take` made of this run, unchanged."""
+    """Tell whether the draft is what `take` made of this run, unchanged."""
     return st.session_state[_FILLED] == (run_id, _settings())
 
 
