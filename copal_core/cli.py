@@ -199,7 +199,10 @@ def print_result(store: RunStore, as_json: bool) -> None:
     for method in result["methods"]:
         for step, row in enumerate(method["perplexity"], start=1):
             print(f"{method['method']:{width}} {step:>4} " + "".join(_cell(value) for value in row))
-    print(f"\n{'':{width + 6}}{'BWT':>16}{'average':>16}  stasis")
+    print(
+        "\nBWT (backward transfer), lower is better: 0 is nothing forgotten, below 0 earlier domains improved"
+    )
+    print(f"{'':{width + 6}}{'BWT':>16}{'average':>16}  stasis")
     for method in result["methods"]:
         stasis = ", ".join(f"{value:.3f}" for value in method["stasis"]) or "-"
         print(

@@ -129,7 +129,10 @@ def _print(group: Group, as_json: bool) -> None:
         rows = json.loads(table.to_json(orient="records"))
         print(json.dumps({**summary(group), "outcomes": rows}, ensure_ascii=False))
         return
-    print(f"{group.id}: {group.state().status}\naverage perplexity after the last domain, lower is better")
+    print(
+        f"{group.id}: {group.state().status}\naverage perplexity after the last domain and BWT (backward transfer), "
+        "lower is better"
+    )
     named = ("checkpoint", "method", "structure")
     wide = {name: 2 + max(len(text) for text in (name, *table[name])) for name in named}
     titles = "".join(f"{name:{width}}" for name, width in wide.items())

@@ -45,7 +45,7 @@ def compute(
     can mend; the state is written in every case."""
     with store.lock():
         work = _Work(store, report, lambda: should_stop() or store.cancel_requested())
-        with ending(work.finish, "cancelled; the members that were finished are kept"):
+        with ending(work.finish, "the members that were finished are kept"):
             work.compute()
 
 

@@ -54,7 +54,7 @@ def run(
     with store.lock():
         files.remove_partial(store.folder)
         experiment = _Experiment(store, report, should_stop, states)
-        kept = "cancelled; what was finished is kept, and resume goes on from there"
+        kept = "what was finished is kept, and resume goes on from there"
         with ending(experiment.finish, kept):
             experiment.compute()
 

@@ -15,7 +15,7 @@ from copal_core.runs import Runs
 from copal_core.store import RunStore
 
 Report = Callable[[dict[str, Any]], None]
-_CANCELLED = "cancelled; what was finished is kept, and resume goes on from there"
+_CANCELLED = "what was finished is kept, and resume goes on from there"
 
 
 def compute(

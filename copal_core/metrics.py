@@ -39,7 +39,8 @@ def check_matrix(matrix: Matrix) -> Matrix:
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
-    """BWT = 1/(T-1) Σ_{i<T} (R[T, i] − R[i, i]). None for a single domain, where it is not defined."""
+    """BWT = 1/(T-1) Σ_{i<T} (R[T, i] − R[i, i]), in perplexity: lower is better, 0 is nothing forgotten, below 0
+    earlier domains improved. None for a single domain, where it is not defined."""
     R = check_matrix(matrix)
     T = R.shape[1]
     if T < 2:

@@ -14,6 +14,8 @@ CALIBRATION_COST |= {"svd": 4.0, "whitened-svd": 9.0, "plrd": 12.0, "basel": 9.0
 CALIBRATION_COST |= {"mutual-information": 5.0, "copal-neurons": 3.5}
 CALIBRATION_COST |= {"magnitude-neurons": 0.2, "random-neurons": 0.2}
 _OTHER = 3.0
+# the time left is told once this share of the whole, or these seconds of work, have shown the pace
+_SHARE_TO_TELL, _SECONDS_TO_TELL, _SECONDS_AT_LEAST = 0.05, 15.0, 1.0
 
 
 def step_cost(config: RunConfig, method: Method, step: int) -> tuple[float, float]:
@@ -43,20 +45,32 @@ def steps(config: RunConfig) -> Iterator[tuple[Method, int]]:
 
 
 class Meter:
-    """Adds up the cost of what is done; the time left follows from the pace of this process."""
+    """Adds up the cost of what is done; the time left follows from the pace of this process.
+
+    The first piece of work only starts the clock: what came before it (opening the checkpoint, drawing windows) has
+    no cost, and counting its seconds would make a run of half a minute look like one of half an hour.
+    """
 
     def __init__(self, total: float) -> None:
         self._total = max(total, 1.0)
         self._done = 0.0
         self._skipped = 0.0
-        self._started = time.perf_counter()
+        self._began: float | None = None  # when the first piece of work ended, and what it cost
+        self._before = 0.0
+        self._told = 0.0  # when the time left was last told
+        self._left: float | None = None
 
     def skip(self, cost: float) -> None:
         """Count work that an earlier process did."""
         self._skipped += cost
 
     def add(self, cost: float) -> None:
+        """Count work that has just been done."""
+        now = time.perf_counter()
         self._done += cost
+        if self._began is None:
+            self._began, self._before = now, self._done
+        self._left, self._told = self._estimate(now), now
 
     @property
     def share(self) -> float:
@@ -65,7 +79,13 @@ class Meter:
     @property
     def seconds_left(self) -> float | None:
         """None until enough is done to tell."""
-        elapsed = time.perf_counter() - self._started
-        if self._done < 0.002 * self._total or elapsed < 0.5:
-            return None
-        return elapsed / self._done * max(0.0, self._total - self._done - self._skipped)
+        return self._left
+
+    def _estimate(self, now: float) -> float | None:
+        """What is left at the pace so far; it never grows by more than the time that has passed since it was told."""
+        elapsed, paced = now - (self._began or now), self._done - self._before
+        enough = paced >= _SHARE_TO_TELL * self._total or elapsed >= _SECONDS_TO_TELL
+        if not (enough and paced > 0 and elapsed >= _SECONDS_AT_LEAST):
+            return self._left
+        left = elapsed / paced * max(0.0, self._total - self._done - self._skipped)
+        return left if self._left is None else min(left, self._left + now - self._told)

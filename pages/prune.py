@@ -11,16 +11,21 @@ st.title("Prune")
 st.caption("Choose what to compare, see what it costs, start. A run goes on when this page is closed.")
 
 # imported after the title is on the screen
-from pages.components import run_form, runs, watch  # noqa: E402
+from pages.components import draft, run_form, runs, watch  # noqa: E402
 from pages.components.text import errors_shown  # noqa: E402
 
+store = None
 with errors_shown():
     store = runs.open_linked()
     if store is not None:
         watch.panel(store)
+        if not store.recorded:
+            draft.follow(store.id, store.config)
 
 left, right = st.columns([3, 2], gap="large")
 with left:
+    if store is not None and not store.recorded:
+        run_form.compared_with(store)
     run_form.chosen_so_far()
     run_form.methods()
     run_form.structure()

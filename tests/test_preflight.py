@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from copal_core import preflight
@@ -138,7 +140,47 @@ def test_the_time_left_follows_the_pace_of_this_process(monkeypatch: pytest.Monk
     meter = Meter(100.0)
     meter.skip(50)  # done by an earlier process: no part of the pace
     assert meter.seconds_left is None and meter.share == 0.5
-    meter.add(10)
-    now[0] += 20
+    now[0] += 60
+    meter.add(2)  # with what came before it, no part of the pace either
+    assert meter.seconds_left is None
+    now[0] += 16
+    meter.add(8)
     assert meter.share == pytest.approx(0.6)
     assert meter.seconds_left == pytest.approx(80)
+
+
+def test_the_time_left_of_a_short_run_neither_begins_at_half_an_hour_nor_jumps_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run of 32 s: 4 s until its first block, which is slow, then parts that take 0.6 to 1.6 times their cost."""
+    total, blocks = 1000.0, 200
+    cost = total / blocks
+    pace = [1.0, *(0.128 * (1.6 if index // 20 % 2 else 0.6) for index in range(1, blocks))]
+    times = 4.0 + np.cumsum(pace)
+    ends = float(times[-1])
+    naive = times * (total / (cost * np.arange(1, blocks + 1)) - 1)
+    assert naive[0] > 20 * ends  # what dividing all seconds by the work done would say
+
+    now = [0.0]
+    monkeypatch.setattr("copal_core.progress.time.perf_counter", lambda: now[0])
+    meter, told = Meter(total), []
+    for moment in times:
+        now[0] = float(moment)
+        meter.add(cost)
+        told.append((now[0], meter.seconds_left))
+    known = [(moment, left) for moment, left in told if left is not None]
+    assert len(known) > 0.9 * blocks - 15
+    assert all(left < 2.2 * (ends - moment) + 1 for moment, left in known)
+    for (before, was), (after, left) in itertools.pairwise(known):
+        assert left <= was + (after - before) + 1e-9
+    assert known[-1][1] == 0
+
+
+def test_a_long_run_tells_its_time_left_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("copal_core.progress.time.perf_counter", lambda: now[0])
+    meter = Meter(10_000.0)
+    for moment in (30.0, 40.0, 46.0):
+        now[0] = moment
+        meter.add(1.0)
+    assert meter.seconds_left == pytest.approx(16 / 2 * 9997)

@@ -30,7 +30,7 @@ def compute(
     with attribution.lock():
         files.remove_partial(attribution.folder)
         progress = _Progress(attribution, report, should_stop)
-        with ending(progress.end, "cancelled; what was measured is kept"):
+        with ending(progress.end, "what was measured is kept"):
             _compute(attribution, progress)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from copal_core.figures.template import (
     band,
     figure,
     log_ticks,
+    logarithmic,
     percent_ticks,
     upright,
 )
@@ -185,8 +186,9 @@ def heads_table(tiles: Tiles) -> pd.DataFrame | None:
     return pd.DataFrame({"head": range(len(kept)), "kept": kept, "score": score})
 
 
-def heads_figure(table: pd.DataFrame) -> go.Figure:
-    """Mean score of each attention head, logarithmic where they span decades; hover shows the share kept."""
+def heads_figure(table: pd.DataFrame, beside: Sequence[pd.DataFrame] = ()) -> go.Figure:
+    """Mean score of each attention head, hover shows the share kept; logarithmic where the scores span decades,
+    here or in a table that it is compared with."""
     marks = go.Scatter(
         x=table["head"],
         y=table["score"],
@@ -195,8 +197,8 @@ def heads_figure(table: pd.DataFrame) -> go.Figure:
         customdata=[percent(share) for share in table["kept"]],
         hovertemplate="head %{x}<br>mean score %{y:.3g}<br>%{customdata} kept<extra></extra>",
     )
-    values = table["score"].to_numpy(float)
-    wide = bool((values > 0).all()) and float(values.max()) > 8 * float(values.min())
+    scores = [one["score"].to_numpy(float) for one in (table, *beside)]
+    wide = all((values > 0).all() for values in scores) and logarithmic(*scores)
     scale = {"type": "log", "exponentformat": "power", "nticks": 5} if wide else {"rangemode": "tozero"}
     return figure(
         marks,

@@ -12,12 +12,13 @@ from copal_core import metrics
 from copal_core.figures.layers import Range
 from copal_core.figures.numbers import compact, factor, signed
 from copal_core.figures.template import (
-    SEQUENTIAL_UNDER_TEXT,
+    FORGETTING,
     TEXT_ON_CELL,
     band,
     figure,
     label,
     level,
+    logarithmic,
     method_colour,
     method_dash,
     upright,
@@ -35,10 +36,10 @@ def matrix_table(perplexity: pd.DataFrame, method: str, domains: Sequence[str]) 
 
 
 def ratio_range(tables: Sequence[pd.DataFrame]) -> Range:
-    """One range of log2(perplexity / dense) for all matrices that are compared, from 0."""
+    """One range of log2(perplexity / dense) for all matrices that are compared: from 0, the dense model, to the
+    highest, and at least to twice the dense perplexity, so that a small loss is not painted as a great one."""
     values = np.concatenate([_ratios(table).ravel() for table in tables]) if tables else np.array([])
-    values = values[np.isfinite(values)]
-    return (min(0.0, float(values.min())), max(0.1, float(values.max()))) if len(values) else (0.0, 1.0)
+    return 0.0, max(1.0, *values[np.isfinite(values)])
 
 
 def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
@@ -52,8 +53,7 @@ def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
         y=list(range(table.shape[0])),
         zmin=colours[0],
         zmax=colours[1],
-        colorscale=SEQUENTIAL_UNDER_TEXT,
-        reversescale=True,  # yellow is dense, grey is far from it
+        colorscale=FORGETTING,
         xgap=2,
         ygap=2,
         text=[[compact(value) for value in row] for row in values],
@@ -93,10 +93,11 @@ def curve_table(
     return table
 
 
-def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
+def curve_figure(table: pd.DataFrame, added: int, beside: Sequence[pd.DataFrame] = ()) -> go.Figure:
     """Perplexity of one domain over the steps by method; the dense model is the grey line.
 
     added: the step in which the domain itself was added (1-based), marked in the figure.
+    beside: the tables of the panels that it is compared with, so that all have the same kind of axis.
     """
     dense = table.iloc[0, 1] if table.shape[1] > 1 else np.nan
     lines = [
@@ -110,12 +111,10 @@ def curve_figure(table: pd.DataFrame, added: int) -> go.Figure:
         )
         for method in table.columns[1:]
     ]
-    values = table.to_numpy(float)[:, 1:]
-    values = values[np.isfinite(values) & (values > 0)]
-    spread = float(values.max() / values.min()) if len(values) else 1.0
+    panels = [one.to_numpy(float)[:, 1:].ravel() for one in (table, *beside)]
     yaxis = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
-    if spread > 8:
-        yaxis |= {"type": "log", "dtick": "D2" if spread < 100 else 1}
+    if logarithmic(*panels):
+        yaxis |= {"type": "log", "dtick": "D2" if _spread(panels[0]) < 100 else 1}
     return figure(
         *lines,
         height=280,
@@ -201,6 +200,12 @@ def outcome_bars(
         xaxis=axis,
         yaxis={"fixedrange": True, "showgrid": False},
     )
+
+
+def _spread(values: np.ndarray) -> float:
+    """How many times the smallest positive value the largest one is."""
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(values.max() / values.min()) if len(values) else 1.0
 
 
 def _ratios(table: pd.DataFrame) -> np.ndarray:

@@ -19,6 +19,7 @@ from copal_core.figures.template import (
     label,
     level,
     log_ticks,
+    logarithmic,
     method_colour,
     method_dash,
     percent_ticks,
@@ -95,11 +96,13 @@ def share_table(
     return table[table["domain"].isin(domains)].sort_values(["method", "share"]).reset_index(drop=True)
 
 
-def share_figure(table: pd.DataFrame, dense: float) -> go.Figure:
+def share_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str) -> go.Figure:
     """Perplexity of one domain over the share of neurons removed; every line begins at the dense model."""
+    panels = [[dense[name], *part["perplexity"]] for name, part in table.groupby("domain")]
+    table = table[table["domain"] == domain]
     traces = []
     for method, part in table.groupby("method", sort=False):
-        shares, values = [0.0, *part["share"]], [dense, *part["perplexity"]]
+        shares, values = [0.0, *part["share"]], [dense[domain], *part["perplexity"]]
         traces.append(
             go.Scatter(
                 x=shares,
@@ -115,11 +118,11 @@ def share_figure(table: pd.DataFrame, dense: float) -> go.Figure:
             )
         )
     yaxis: dict[str, Any] = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
-    if len(table) and table["perplexity"].max() > 8 * dense:
+    if logarithmic(*panels):  # every domain has the same kind of axis
         yaxis |= {"type": "log"}
     ticks = percent_ticks(0, float(table["share"].max()) if len(table) else 1)
     xaxis = {"title": "neurons removed", "rangemode": "tozero", "fixedrange": True, **ticks}
-    return figure(*traces, height=300, shapes=[level(dense, 2)], xaxis=xaxis, yaxis=yaxis)
+    return figure(*traces, height=300, shapes=[level(dense[domain], 2)], xaxis=xaxis, yaxis=yaxis)
 
 
 def standing(table: pd.DataFrame, share: float) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from copal_core.figures.template import (
     figure,
     label,
     level,
+    logarithmic,
     method_colour,
     method_dash,
     percent_ticks,
@@ -92,9 +93,14 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
             )
         )
     reach = _range(points)
-    values = [*points["perplexity"], *([line] if np.isfinite(line) else [])]
+    # every domain has the same kind of axis
+    panels = (
+        [[dense[name], *part["perplexity"]] for name, part in table.groupby("domain")]
+        if domain
+        else [[line, *points["perplexity"]]]
+    )
     yaxis = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
-    if values and max(values) > 8 * min(values):
+    if logarithmic(*panels):
         yaxis |= {"type": "log", "nticks": 6}
     return figure(
         *traces,

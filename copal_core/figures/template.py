@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -36,6 +37,8 @@ SEQUENTIAL = "Cividis"
 # the light half of cividis, on which dark numbers can be read; from far to near
 SEQUENTIAL_UNDER_TEXT = ["#8A8779", "#A59C74", "#C3B369", "#E1CC55", "#FEE838"]
 TEXT_ON_CELL = "#14171A"
+# from as good as the dense model to forgotten: calm blue to strong orange, always darker, dark numbers readable on all
+FORGETTING = ["#D3E3F0", "#ECDCC3", "#F2BC7E", "#E88E3C", "#D55E00"]
 DIVERGING = [[0.0, "#2166AC"], [0.25, "#92C5DE"], [0.5, "#F4F2EE"], [0.75, "#F4A582"], [1.0, "#B35806"]]
 CLEAR = "rgba(0,0,0,0)"
 GRID = "rgba(128,128,128,0.22)"
@@ -160,6 +163,12 @@ def percent_ticks(low: float, high: float, steps: int = 6) -> dict[str, list[Any
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     values = [step * number for number in range(first, last + 1)]
     return {"tickvals": values, "ticktext": [percent(value) for value in values]}
+
+
+def logarithmic(*panels: Iterable[float]) -> bool:
+    """Tell whether all panels that are compared get logarithmic axes: one of them spans more than 8 times."""
+    positive = [[value for value in panel if 0 < value < math.inf] for panel in panels]
+    return any(max(values) > 8 * min(values) for values in positive if values)
 
 
 def _round(mark: float) -> str:

@@ -65,7 +65,8 @@ def _outcome(perplexity: pd.DataFrame, methods: list[str], domains: list[str]) -
         yield Section(
             "transfer",
             "Backward transfer",
-            "How much earlier domains' perplexity rose after they were added. 0: nothing forgotten; lower is better. "
+            "How much earlier domains' perplexity rose after they were added. Lower is better: 0 is nothing forgotten, "
+            "below 0 they improved. "
             "Forward transfer: how far the steps before a domain's own had moved its perplexity from the dense one.",
             forgetting.transfer_figure(summary),
             summary.drop(columns="average"),
@@ -74,8 +75,8 @@ def _outcome(perplexity: pd.DataFrame, methods: list[str], domains: list[str]) -
 
 
 def _curves(perplexity: pd.DataFrame, methods: list[str], domains: list[str]) -> Iterator[Section]:
-    for number, domain in enumerate(domains, start=1):
-        table = forgetting.curve_table(perplexity, methods, domains, domain)
+    tables = [forgetting.curve_table(perplexity, methods, domains, domain) for domain in domains]
+    for number, (domain, table) in enumerate(zip(domains, tables, strict=True), start=1):
         ends = "; ".join(
             f"{method} {compact(perplexity_matrix(perplexity, method, domains)[-1, number - 1])}"
             for method in methods
@@ -85,7 +86,7 @@ def _curves(perplexity: pd.DataFrame, methods: list[str], domains: list[str]) ->
             f"Perplexity on {domain}",
             f"After each step; lower is better. The vertical band marks step {number}, at which {domain} was added; "
             "the dashed grey line is the dense model.",
-            forgetting.curve_figure(table, added=number),
+            forgetting.curve_figure(table, added=number, beside=tables),
             table,
             f"Lines: perplexity on {domain} after each step, by method. After the last step: {ends}.",
             method_key=True,
@@ -100,7 +101,7 @@ def _matrices(perplexity: pd.DataFrame, methods: list[str], domains: list[str]) 
             f"matrix-{number}",
             f"Perplexity matrix of {method}",
             "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one "
-            "scale for all methods.",
+            "scale for all methods: pale blue is as good as dense, orange is forgotten.",
             forgetting.matrix_figure(table, colours),
             table.reset_index(),
             f"Table of colours: perplexity of {method} after each step on each domain; the numbers are in the table.",

@@ -73,7 +73,7 @@ def draw(store: RunStore, choices: list[MapChoice], block: int, projection: str)
             _say(cell)
             _weight_map(cell, kind, colours)
             _scores(cell)
-            _rows_and_heads(cell)
+            _rows_and_heads(cell, shown)
 
 
 def _across(cell: Cell, kind: str, colours: Range) -> None:
@@ -83,7 +83,7 @@ def _across(cell: Cell, kind: str, colours: Range) -> None:
         _weight_map(cell, kind, colours)
     with right:
         _scores(cell)
-    _rows_and_heads(cell)
+    _rows_and_heads(cell, [cell])
 
 
 def _cell(store: RunStore, choice: MapChoice, block: int, projection: str) -> Cell | None:
@@ -140,7 +140,7 @@ def _scores(cell: Cell) -> None:
     charts.show(figure, table, f"scores-{cell.name}", "Histogram of scores, kept and pruned")
 
 
-def _rows_and_heads(cell: Cell) -> None:
+def _rows_and_heads(cell: Cell, compared: list[Cell]) -> None:
     """Folded away at first: two more figures that most looks at a layer do not need."""
     has_heads = cells.heads_table(cell.tiles) is not None
     title = "Rows and heads" if has_heads else "Rows"
@@ -148,7 +148,7 @@ def _rows_and_heads(cell: Cell) -> None:
     if folded.open:
         with folded:
             _rows(cell)
-            _heads(cell)
+            _heads(cell, compared)
 
 
 def _rows(cell: Cell) -> None:
@@ -157,10 +157,13 @@ def _rows(cell: Cell) -> None:
     charts.show(cells.rows_figure(table), table, f"rows-{cell.name}", "Share kept along output neurons")
 
 
-def _heads(cell: Cell) -> None:
+def _heads(cell: Cell, compared: list[Cell]) -> None:
     table = cells.heads_table(cell.tiles)
     if table is not None:
         charts.title(
             "Mean score, by head", help="Under grouped-query attention keys and values have fewer heads."
         )
-        charts.show(cells.heads_figure(table), table, f"heads-{cell.name}", "Mean score by attention head")
+        beside = [found for one in compared if (found := cells.heads_table(one.tiles)) is not None]
+        charts.show(
+            cells.heads_figure(table, beside), table, f"heads-{cell.name}", "Mean score by attention head"
+        )

@@ -92,7 +92,7 @@ def _job(found: Attribution) -> None:
             )
             st.button("Measure", type="primary", key="start-attribution", on_click=_start, args=(found,))
         return
-    show_problem(f"This attribution is {state.status}. {state.message}")
+    show_problem(f"This attribution is {state.status}: {state.message}")
     st.button("Go on", key="start-attribution", on_click=_start, args=(found,), icon=":material/play_arrow:")
 
 

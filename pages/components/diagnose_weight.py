@@ -28,7 +28,9 @@ def draw(store: RunStore) -> None:
         block, projection = layer_views.choose_cell(store)
         shape = (int(shapes[projection][0]), int(shapes[projection][1]))
         methods = runs.mask_methods_of(store)
-        choice = layer_views.choose_map(store, default=-1) if methods else None
+        choice = None
+        if methods:
+            choice = layer_views.choose_map(store, layer_views.MapChoice(methods[0], len(store.domains)))
         left, right = st.columns(2)
         with left:
             row = _number("Output neuron (row)", "row", shape[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -15,9 +17,13 @@ from copal_core.errors import InvalidValueError
 from pages.components import links
 from pages.components.words import neuron_selectors
 
-_KEY = "draft"
+_KEY, _FILLED = "draft", "draft-filled-from"
 _HUB = re.compile(r"hub:[\w./:#-]+\Z")
 _WINDOWS = ("calibration_count", "calibration_length", "evaluation_count", "evaluation_length", "seed")
+_DECIDING = (
+    *_WINDOWS, "checkpoint", "domains", "strategies", "estimator", "epsilon", "neuron_share", "structure", "sparsity",
+    "group", "keep", "group_size", "propagate", "dtype",
+)  # fmt: skip
 _DOMAINS = ("python-code", "python-manual", "shakespeare")
 PRESETS = {
     "Quick": ("8x128", "8x128", "A first impression in the shortest time; figures are rough."),
@@ -57,7 +63,76 @@ def values() -> dict[str, Any]:
         }
         take_preset("Quick")
         _take_linked_windows()
+        st.session_state[_FILLED] = ("", _settings())
     return st.session_state[_KEY]
+
+
+def follow(run_id: str, config: RunConfig) -> None:
+    """Fill in the settings of the run that is opened, once, unless the draft was changed since it was filled in."""
+    values()
+    known, settings = st.session_state[_FILLED]
+    if run_id != known and settings == _settings():
+        take(run_id, config)
+
+
+def take(run_id: str, config: RunConfig) -> None:
+    """Fill in a run's settings; of what the form cannot express the nearest, which `matches` then tells."""
+    draft, protocol, structure = values(), config.protocol, config.structure
+    chosen: dict[str, list[str]] = {}
+    for method in config.methods:
+        if method.strategy not in chosen.setdefault(method.name, []):
+            chosen[method.name].append(method.strategy)
+    options: dict[str, Any] = {}
+    for method in config.methods:
+        options |= method.options
+    draft.update(
+        checkpoint=config.checkpoint,
+        domains=list(config.domains),
+        strategies=chosen,
+        estimator=options.get("estimator", "closed-form"),
+        epsilon=options.get("epsilon", 0.01),
+        neuron_share=min(90, max(1, round(100 * float(options.get("share", 0.1))))),
+        structure=structure.kind,
+        sparsity=min(95, round(100 * structure.sparsity)),
+        group=structure.group,
+        propagate=protocol.propagate,
+        seed=protocol.seed,
+        dtype=protocol.dtype,
+    )
+    if structure.kind == "n:m":
+        draft.update(keep=structure.keep, group_size=structure.group_size)
+    set_windows(protocol.calibration, protocol.evaluation)
+    windows = str(protocol.calibration), str(protocol.evaluation)
+    draft["preset"] = next((name for name, preset in PRESETS.items() if preset[:2] == windows), CUSTOM)
+    for name in ("source", "bundled"):  # the Checkpoint page's own widgets begin at this checkpoint
+        draft.pop(name, None)
+    if config.checkpoint not in {one.name for one in catalogue()}:
+        draft["source"] = "local" if Path(config.checkpoint).exists() else "hub"
+        draft[f"{draft['source']}_name"] = config.checkpoint
+    st.session_state[_FILLED] = (run_id, _settings())
+
+
+def matches(wanted: RunConfig) -> bool:
+    """Tell whether the draft has the settings of `wanted`; the order of its methods, device and map size apart."""
+    try:
+        own = config()
+    except InvalidValueError:
+        return False
+    apart = {name: getattr(own.protocol, name) for name in ("device", "map_size")}
+    protocol = wanted.protocol.model_copy(update=apart)
+    same_methods = set(map(str, own.methods)) == set(map(str, wanted.methods))
+    return same_methods and own == wanted.model_copy(update={"methods": own.methods, "protocol": protocol})
+
+
+def is_as_filled(run_id: str) -> bool:
+    """Tell whether the draft is what `take` made of this run, unchanged."""
+    return st.session_state[_FILLED] == (run_id, _settings())
+
+
+def _settings() -> str:
+    """All that decides a run, as text; equal drafts, equal text."""
+    draft = st.session_state[_KEY]
+    return json.dumps({name: draft[name] for name in _DECIDING}, sort_keys=True, default=str)
 
 
 def write_link() -> None:

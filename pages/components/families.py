@@ -83,7 +83,7 @@ def watch(store: DecompositionStore) -> None:
     if state.status in ACTIVE:
         live(store)
     elif state.status != "done":
-        show_problem(f"This decomposition is {state.status}. {state.message}")
+        show_problem(f"This decomposition is {state.status}: {state.message}")
         st.button("Go on with it", key="resume-family", on_click=_resume, args=(store,))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +13,8 @@ from copal_core.figures import layers
 from copal_core.store import RunStore
 from pages.components import charts, links, runs
 from pages.components.text import empty_state, plain
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,24 +25,23 @@ class MapChoice:
     step: int
 
 
-def choose_map(store: RunStore, prefix: str = "", default: int = 0, which: str = "") -> MapChoice:
-    """Two boxes, method and step. `prefix` separates the second map of a comparison in the URL."""
-    methods, steps = runs.mask_methods_of(store), list(range(1, len(store.domains) + 1))
+def choose_map(store: RunStore, default: MapChoice, prefix: str = "", which: str = "") -> MapChoice:
+    """Two boxes, method and step. `prefix` separates the other map of a comparison in the URL."""
     left, right = st.columns(2)
     with left:
         method = links.choose(
             f"{which} method".strip().capitalize(),
             f"{prefix}method",
-            methods,
-            methods[0],
+            runs.mask_methods_of(store),
+            default.method,
             help="Criterion : strategy. Explained on the Prune page.",
         )
     with right:
         step = links.choose(
             f"{which}, after domain".removeprefix(", ").capitalize(),
             f"{prefix}step",
-            steps,
-            steps[default],
+            list(range(1, len(store.domains) + 1)),
+            default.step,
             show=lambda number: runs.step_name(store, number),
             help="Step t is the state after the first t domains.",
         )
@@ -56,10 +58,9 @@ def draw_maps(store: RunStore) -> list[MapChoice]:
         segments=True,
         hidden_label=True,
     )
+    records = runs.table(store, "layers")
     with st.container(border=True):
-        choices = [choose_map(store, which="first" if view == "compare" else "")]
-        if view == "compare":
-            choices.append(choose_map(store, "other_", default=-1, which="second"))
+        choices = _choose_maps(store, records, view)
         metric = links.choose(
             "Colour",
             "metric",
@@ -67,7 +68,6 @@ def draw_maps(store: RunStore) -> list[MapChoice]:
             show=lambda name: layers.METRICS[name].label,
             help="  \n".join(f"**{one.label}**: {one.explanation}" for one in layers.METRICS.values()),
         )
-    records = runs.table(store, "layers")
     tables = [layers.layer_table(records, choice.method, choice.step, metric) for choice in choices]
     colours = layers.colour_range(metric, *tables)
     for index, (choice, table) in enumerate(zip(choices, tables, strict=True)):
@@ -80,6 +80,36 @@ def draw_maps(store: RunStore) -> list[MapChoice]:
     if len(tables) == 2:
         _draw_difference(store, tables[0], tables[1], metric)
     return choices
+
+
+def _choose_maps(store: RunStore, records: pd.DataFrame, view: str) -> list[MapChoice]:
+    """One map; in a comparison two that differ: the map of the single view comes second, after what it came from."""
+    methods, computed = runs.mask_methods_of(store), sorted(int(step) for step in records["step"].unique())
+    if view == "compare" and len(computed) < 2 and len(methods) < 2:
+        empty_state("Nothing to compare yet", "A comparison needs a second step, or a second method.")
+        view = "one"
+    if view == "one":
+        return [choose_map(store, MapChoice(methods[0], 1))]
+    first_place, second_place = st.container(), st.container()
+    with second_place:
+        second = choose_map(store, MapChoice(methods[0], computed[-1] if computed else 1), which="second")
+    before = _neighbour(computed, second.step)
+    other = MapChoice(second.method, before)
+    if before == second.step:  # methods are all that can differ
+        other = MapChoice(_neighbour(methods, second.method), second.step)
+    with first_place:
+        first = choose_map(store, other, "other_", "first")
+    if first == second:
+        st.info("Both sides are the same; choose another method or domain for one of them.")
+        return [second]
+    return [first, second]
+
+
+def _neighbour(options: Sequence[T], chosen: T) -> T:
+    """The option before `chosen`, the next one where there is none before, and `chosen` where it is alone."""
+    others = [option for option in options if option != chosen]
+    before = options.index(chosen) - 1 if chosen in options else len(others) - 1
+    return others[max(before, 0)] if others else chosen
 
 
 def choose_cell(store: RunStore) -> tuple[int, str]:

@@ -25,7 +25,8 @@ def shares(store: RunStore) -> None:
     if not len(table):
         _nothing_yet(store)
         return
-    dense = perplexity_matrix(runs.table(store, "perplexity"), "dense", store.domains)[0]
+    row = perplexity_matrix(runs.table(store, "perplexity"), "dense", store.domains)[0]
+    dense = dict(zip(store.domains, row.tolist(), strict=True))
     st.markdown(_verdict(table))
     charts.method_key(list(dict.fromkeys(table["method"])))
     places = [st.container()] if len(store.domains) == 1 else []
@@ -39,7 +40,7 @@ def shares(store: RunStore) -> None:
             part = table[table["domain"] == domain]
             name = f"share-{index + 1}"
             alt = f"Perplexity on domain {index + 1} by share of neurons removed"
-            charts.show(figures.share_figure(part, float(dense[index])), part, name, alt)
+            charts.show(figures.share_figure(table, dense, domain), part, name, alt)
     runs.stamp(store)
     _savings(store, step)
 

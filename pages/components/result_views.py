@@ -37,11 +37,12 @@ def forgetting(store: RunStore) -> None:
     st.subheader("Perplexity of each domain", help=GLOSSARY["perplexity"])
     st.caption("Lower is better. The vertical band marks the step at which the domain itself was added.")
     charts.method_key(methods)
+    tables = [forgetting_figures.curve_table(perplexity, methods, domains, domain) for domain in domains]
     for index, (place, domain) in enumerate(zip(_in_pairs(len(domains)), domains, strict=True)):
         with place:
             charts.title(f"{index + 1}. {plain(domain)}")
-            table = forgetting_figures.curve_table(perplexity, methods, domains, domain)
-            figure = forgetting_figures.curve_figure(table, added=index + 1)
+            table = tables[index]
+            figure = forgetting_figures.curve_figure(table, added=index + 1, beside=tables)
             charts.show(
                 figure,
                 table,
@@ -72,11 +73,11 @@ def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
         )
         steady = summary.dropna(subset=["backward_transfer"])
         if len(steady):
-            least = steady.loc[steady["backward_transfer"].astype(float).abs().idxmin()]
+            lowest = steady.loc[steady["backward_transfer"].astype(float).idxmin()]
             st.metric(
-                "Smallest |BWT|",
-                signed(least["backward_transfer"]),
-                delta=str(least["method"]),
+                "Lowest backward transfer",
+                signed(lowest["backward_transfer"]),
+                delta=str(lowest["method"]),
                 delta_color="off",
                 delta_arrow="off",
                 width="content",
@@ -146,7 +147,8 @@ def matrices(store: RunStore) -> None:
         return
     st.subheader("Perplexity matrix", help=GLOSSARY["perplexity"])
     st.caption(
-        "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale."
+        "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale: "
+        "pale blue is as good as dense, orange is forgotten."
     )
     tables = {
         method: forgetting_figures.matrix_table(perplexity, method, store.domains) for method in methods

@@ -11,6 +11,7 @@ from copal_core.errors import CopalError
 from copal_core.figures import estimators
 from copal_core.figures.numbers import duration, percent, several, size
 from copal_core.runs import Runs
+from copal_core.store import RunStore
 from pages.components import charts, checkpoints, draft, links
 from pages.components.text import plain, show_error, show_problem
 from pages.components.timeline import label_of
@@ -18,6 +19,20 @@ from pages.components.words import GLOSSARY, criteria, decompositions, neuron_se
 
 _ERROR = "start-error"
 _EPSILONS = tuple(3.0 * 10.0**-power for power in range(1, 8))
+
+
+def compared_with(store: RunStore) -> None:
+    """Say where the form is not what the run above was started with, and offer its settings."""
+    if draft.matches(store.config):
+        return
+    if draft.is_as_filled(store.id):
+        st.caption("The run above has options that this form does not offer; it shows the nearest ones.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("The form below holds other settings than the run above.", width="content")
+        st.button(
+            "Use this run's settings", key="take-settings", on_click=draft.take, args=(store.id, store.config)
+        )
 
 
 def chosen_so_far() -> None:

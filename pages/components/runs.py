@@ -83,7 +83,7 @@ def say_status(store: RunStore) -> None:
         )
     elif state.status != "done":
         why = f": {state.message}" if state.message else ""
-        show_problem(f"This run is {state.status}{why}. What was finished is shown.")
+        show_problem(f"This run is {state.status}{why}. Only finished steps are shown.")
 
 
 def stamp(store: RunStore) -> None:

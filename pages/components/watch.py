@@ -93,9 +93,6 @@ def _finished(store: RunStore) -> None:
 def _stopped(store: RunStore, state: RunState) -> None:
     why = f": {state.message}" if state.message else ""
     show_problem(f"The run is {state.status}{why}")
-    st.caption(
-        "What was finished is kept. Resuming goes on from the last finished block and gives the same numbers."
-    )
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.button(
             "Resume",
@@ -104,6 +101,7 @@ def _stopped(store: RunStore, state: RunState) -> None:
             on_click=actions.attempt,
             args=(jobs.start, store),
             icon=":material/play_arrow:",
+            help="Goes on from the last finished block and gives the same numbers as without the stop.",
         )
         st.page_link("pages/sensitivity.py", label="Look at what there is", icon=":material/grid_on:")
 

@@ -22,7 +22,7 @@ GLOSSARY = {
     "propagation": "A block is calibrated on the outputs of the pruned blocks before it, or of the dense ones.",
     "seed": "Decides which windows are drawn. The same seed gives the same run.",
     "bwt": "Backward transfer: how much the perplexity of earlier domains rose, on average, from the step in which "
-    "each was added to the last. 0: no forgetting. Lower is better.",
+    "each was added to the last. Lower is better: 0 is nothing forgotten, below 0 they improved.",
     "fwt": "Forward transfer: how much the steps before a domain was added had moved its perplexity from the dense "
     "model's, on average over the domains from the second on. Lower is better.",
     "forgetting": "A domain's final perplexity minus its best one since the domain was added. Lower is better.",

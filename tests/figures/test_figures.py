@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -120,6 +121,44 @@ def test_perplexity_matrix_keeps_the_dense_row_and_colours_by_ratio(perplexity: 
     heat = forgetting.matrix_figure(table, colours).data[0]
     assert np.asarray(heat.z, dtype=float)[0].tolist() == [0.0, 0.0]
     assert heat.text[2][0] == "16.0"
+
+
+def lightness(colour: str) -> float:
+    """CIE L*, 0 to 100: what is left of a colour for the colour-blind and on paper."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
+    return 116 * luminance ** (1 / 3) - 16
+
+
+def test_dense_is_calm_and_what_is_forgotten_is_strong(perplexity: pd.DataFrame) -> None:
+    heat = forgetting.matrix_figure(
+        forgetting.matrix_table(perplexity, METHODS[1], DOMAINS), (0.0, 1.0)
+    ).data[0]
+    assert not heat.reversescale
+    colours = [colour for _, colour in heat.colorscale]
+    levels = [lightness(colour) for colour in colours]
+    assert levels[0] > 85 and all(before - after > 1 for before, after in itertools.pairwise(levels))
+    red, _, blue = ([int(colour[at : at + 2], 16) for colour in colours] for at in (1, 3, 5))
+    assert blue[0] > red[0] and red[-1] - blue[-1] > 200  # from a blue to an orange, not to a grey
+    assert levels[-1] - lightness(template.TEXT_ON_CELL) > 45  # the numbers are read on the darkest cell
+
+
+def test_a_small_loss_is_not_painted_as_a_great_one() -> None:
+    table = pd.DataFrame([[8.0, 40.0], [8.2, 38.0]], columns=DOMAINS)  # 3 % worse, 5 % better
+    assert forgetting.ratio_range([table]) == (0.0, 1.0)
+    assert forgetting.ratio_range([table, 4 * table.assign(code=[2.0, 16.0])]) == (0.0, 3.0)
+
+
+def test_panels_that_are_compared_have_one_kind_of_axis() -> None:
+    flat = pd.DataFrame({"step": [0, 1, 2], METHODS[0]: [8.0, 9.0, 10.0]})
+    steep = pd.DataFrame({"step": [0, 1, 2], METHODS[0]: [8.0, 90.0, 400.0]})
+    assert forgetting.curve_figure(flat, added=1).layout.yaxis.type != "log"
+    kinds = {forgetting.curve_figure(table, 1, [flat, steep]).layout.yaxis.type for table in (flat, steep)}
+    assert kinds == {"log"}
+    near, far = (pd.DataFrame({"head": [0, 1], "kept": 0.5, "score": [1.0, most]}) for most in (2.0, 40.0))
+    assert {cells.heads_figure(table, [near, far]).layout.yaxis.type for table in (near, far)} == {"log"}
+    assert cells.heads_figure(near).layout.yaxis.type != "log"
 
 
 def test_forgetting_curve_always_has_the_dense_line(perplexity: pd.DataFrame) -> None:

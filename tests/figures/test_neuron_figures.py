@@ -31,6 +31,7 @@ def perplexity(**values: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "step", "domain", "perplexity"])
 
 
+DENSE = {"a": 20.0, "b": 20.0}
 TABLE = perplexity(mutual=24, copal=22, magnitude=44, random=90)
 
 
@@ -46,14 +47,17 @@ def test_shares_stand_in_the_table_and_not_in_the_name() -> None:
 
 def test_every_line_begins_at_the_dense_model() -> None:
     table = neurons.share_table(CONFIG, TABLE, ["a", "b"], 2)
-    figure = neurons.share_figure(table[table["domain"] == "a"], 20.0)
+    figure = neurons.share_figure(table, DENSE, "a")
     assert len(figure.data) == 4
     for trace in figure.data:
         assert list(trace.x) == [0, 0.1, 0.3] and trace.y[0] == 20.0
     assert figure.layout.yaxis.type != "log"
     steep = perplexity(mutual=24, copal=22, magnitude=4400, random=90)
     steep = neurons.share_table(CONFIG, steep, ["a", "b"], 2)
-    assert neurons.share_figure(steep[steep["domain"] == "a"], 20.0).layout.yaxis.type == "log"
+    assert neurons.share_figure(steep, DENSE, "a").layout.yaxis.type == "log"
+    # one domain's spread decides for the other, so that the panels can be compared
+    alone = steep.assign(perplexity=steep["perplexity"].where(steep["domain"] == "a", 40.0))
+    assert neurons.share_figure(alone, DENSE, "b").layout.yaxis.type == "log"
 
 
 def test_the_spread_is_between_criteria_and_lots_are_none() -> None:

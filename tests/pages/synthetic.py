@@ -68,7 +68,7 @@ def write_run(
                 rise = 1.25 + 0.1 * place + 0.08 * abs(step - 1 - index) * (1 + place)
                 records.append(_perplexity(method, step, index, DENSE[index] * rise))
             records.append(SecondsRecord(method, step, -1, "evaluate", 1.5))
-    records.append(WarningRecord(METHODS[2], 1, 0, "q_proj", "damping", "damping raised to 10 %"))
+    records.append(WarningRecord(METHODS[-1], 1, 0, "q_proj", "damping", "damping raised to 10 %"))
     store.add(records)
     store.set_state(
         RunState(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,10 @@ from types import ModuleType
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from copal_core import experiment
+from copal_core.config import Protocol, RunConfig, Structure, Windows
+from copal_core.errors import Cancelled
+from copal_core.runs import Runs
 from tests.pages.conftest import PAGES
 
 Opener = Callable[..., AppTest]
@@ -104,6 +109,41 @@ def test_sensitivity_compares_two_maps(open_page: Opener, finished_run: str) -> 
     assert figures(app) == 3 + 2 * 2  # two maps and their difference; two cells of two figures
 
 
+@pytest.mark.parametrize(("step", "before"), [("3", 2), ("2", 1), ("1", 2), ("", 2)])
+def test_a_comparison_begins_with_two_steps_that_differ(
+    step: str, before: int, open_page: Opener, finished_run: str
+) -> None:
+    app = open_page("sensitivity", run=finished_run, view="compare", step=step)
+    assert not app.exception
+    chosen = app.selectbox(key="linked-other_step").value, app.selectbox(key="linked-step").value
+    assert chosen == (before, int(step or 3))
+    assert figures(app) == 3 + 2 * 2
+
+
+def test_two_equal_sides_are_one_sentence(open_page: Opener, finished_run: str) -> None:
+    app = open_page("sensitivity", run=finished_run, view="compare", step="3", other_step="3")
+    assert not app.exception
+    assert "Both sides are the same" in text_of(app)
+    assert figures(app) == 3  # one map, one cell of two figures
+    app.selectbox(key="linked-other_step").set_value(1).run()
+    assert "Both sides are the same" not in text_of(app) and figures(app) == 3 + 2 * 2
+
+
+def test_after_one_step_methods_are_compared_and_one_method_waits(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = synthetic.write_run(runs_folder, run_id="first-step", steps=1).id
+    app = open_page("sensitivity", run=several, view="compare")
+    assert app.selectbox(key="linked-step").value == app.selectbox(key="linked-other_step").value == 1
+    assert app.selectbox(key="linked-method").value != app.selectbox(key="linked-other_method").value
+    assert figures(app) == 3 + 2 * 2
+    monkeypatch.setattr(synthetic, "METHODS", synthetic.METHODS[:1])
+    alone = synthetic.write_run(runs_folder, run_id="one-method", steps=1).id
+    app = open_page("sensitivity", run=alone, view="compare")
+    assert not app.exception
+    assert "Nothing to compare yet" in text_of(app) and figures(app) == 3
+
+
 def test_every_figure_has_its_table(open_page: Opener, finished_run: str) -> None:
     for page, view in (
         ("sensitivity", "compare"),
@@ -130,6 +170,24 @@ def test_forgetting_says_which_method_is_best(open_page: Opener, finished_run: s
     assert "**copal:accumulate** has the lowest average perplexity" in text
     assert text.count("Protocol: tiny") == 2  # beside each group of perplexities
     assert "ower is better" in text
+
+
+def test_the_lowest_backward_transfer_stands_out_also_below_zero(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener
+) -> None:
+    store = synthetic.write_run(runs_folder)
+    with sqlite3.connect(
+        store.folder / "results.sqlite"
+    ) as records:  # earlier domains end far below where they began
+        records.execute(
+            "UPDATE perplexity SET perplexity = 4 WHERE method = 'wanda:restart' AND step = 3 AND domain != ?",
+            (synthetic.DOMAINS[-1],),
+        )
+    app = open_page("stasis", run=store.id)
+    assert not app.exception
+    shown = next(metric for metric in app.metric if metric.label == "Lowest backward transfer")
+    assert shown.value[0] in "-−" and shown.delta == "wanda:restart"
+    assert "|BWT|" not in " ".join(metric.label for metric in app.metric)
 
 
 def test_overlap_and_stasis_views(open_page: Opener, finished_run: str) -> None:
@@ -251,6 +309,57 @@ def test_prune_presets_fields_and_command_line(open_page: Opener) -> None:
     assert "--checkpoint tiny" in command
     assert "--calibration 3x" in command
     assert "--method copal:accumulate" in command
+
+
+def test_a_reopened_run_fills_in_its_own_settings(runs_folder: Path, open_page: Opener) -> None:
+    config = RunConfig(
+        checkpoint="/models/other",
+        domains=("licences", "python-code"),
+        methods=("sparsegpt:sequential", "copal[epsilon=0.02,estimator=autograd]:joint", "plrd:restart"),
+        structure=Structure.parse("3:8"),
+        protocol=Protocol(
+            calibration=Windows(count=5, length=96), evaluation=Windows(count=7, length=80), seed=9
+        ),
+    )
+    first = Runs(runs_folder).create(config)
+    second = Runs(runs_folder).create(
+        config.model_copy(update={"checkpoint": "tiny", "domains": ("shakespeare",)})
+    )
+    app = open_page("prune", run=first.id)
+    assert not app.exception
+    assert app.session_state["draft"]["preset"] == "Custom"
+    assert "other settings" not in text_of(app) and "nearest" not in text_of(app)
+    # another run that is opened takes its place; a draft that somebody has changed stays, and the run's are offered
+    app.query_params["run"] = second.id
+    app.run()
+    assert app.session_state["draft"]["checkpoint"] == "tiny"
+    app.number_input(key="draft-calibration_count").set_value(3).run()
+    app.query_params["run"] = first.id
+    app.run()
+    assert app.session_state["draft"]["checkpoint"] == "tiny" and "other settings" in text_of(app)
+    app.button(key="take-settings").click().run()
+    assert app.session_state["draft"]["checkpoint"] == "/models/other" and "other settings" not in text_of(
+        app
+    )
+
+
+def test_settings_that_the_form_does_not_have_are_said(runs_folder: Path, open_page: Opener) -> None:
+    methods = ("mutual-information[share=0.1]:joint", "mutual-information[share=0.3]:joint")
+    store = Runs(runs_folder).create(RunConfig(checkpoint="tiny", domains=("shakespeare",), methods=methods))
+    app = open_page("prune", run=store.id)
+    assert not app.exception and "shows the nearest ones" in text_of(app)
+
+
+def test_a_cancelled_run_says_once_what_is_kept(
+    runs_folder: Path, synthetic: ModuleType, open_page: Opener
+) -> None:
+    store = synthetic.write_run(runs_folder, run_id="cancelled-run", steps=1)
+    with pytest.raises(Cancelled):
+        experiment.run(store, should_stop=lambda: True)
+    for page in ("prune", "runs", "stasis"):
+        text = text_of(open_page(page, run=store.id)).lower()
+        assert text.count("what was finished is kept") == 1 and "cancelled: cancelled" not in text
+        assert text.count("resume goes on") + text.count("resuming goes on") == 1
 
 
 def test_prune_starts_a_run(runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
