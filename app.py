@@ -12,7 +12,9 @@ if __name__ == "__main__":  # a visit
     links.restore()
     sections = {
         "": [
-            st.Page("pages/start.py", title="Start", url_path="start", icon=":material/home:", default=True),
+            # the default page answers at / alone; what it calls its path is taken from others, so not "start"
+            st.Page("pages/start.py", title="Start", url_path="home", icon=":material/home:", default=True),
+            st.Page(links.start, title="Start", url_path="start", visibility="hidden"),
             st.Page("pages/learn.py", title="Learn", url_path="learn", icon=":material/school:"),
         ],
         "Set up": [
