@@ -1,18 +1,20 @@
-"""COPAL Explorer: page settings and navigation, nothing else."""
+"""COPAL Explorer: page settings and navigation, nothing else. Streamlit runs this file for every visit."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import ICON, accessible, links, people
+from pages.components import ICON, accessible, links, people, serving
 
-st.set_page_config("COPAL Explorer", page_icon=ICON, layout="wide")
-people.introduce()
-links.restore()
-page = st.navigation(
-    {
+if __name__ == "__main__":  # a visit
+    st.set_page_config("COPAL Explorer", page_icon=ICON, layout="wide")
+    people.introduce()
+    links.restore()
+    sections = {
         "": [
-            st.Page("pages/start.py", title="Start", url_path="start", icon=":material/home:", default=True),
+            # the default page answers at / alone; what it calls its path is taken from others, so not "start"
+            st.Page("pages/start.py", title="Start", url_path="home", icon=":material/home:", default=True),
+            st.Page(links.start, title="Start", url_path="start", visibility="hidden"),
             st.Page("pages/learn.py", title="Learn", url_path="learn", icon=":material/school:"),
         ],
         "Set up": [
@@ -55,7 +57,9 @@ page = st.navigation(
             st.Page("pages/report.py", title="Report", url_path="report", icon=":material/description:"),
         ],
     }
-)
-links.resume()
-accessible.improve()
-page.run()
+    page = st.navigation(sections)
+    links.resume()
+    accessible.improve()
+    page.run()
+else:  # the server, before anybody visits
+    app = st.App(__file__, middleware=serving.middleware(), lifespan=serving.opened)

@@ -1,31 +1,63 @@
 """A server that several people share (COPAL_SHARED=1): what it opens and downloads, and whose a run is.
 
+    COPAL_HOSTS       names that browsers may call the server by, separated by commas, besides those of this machine
     COPAL_ROOTS       folders whose checkpoints and texts may be opened, separated as in PATH; none by default
     COPAL_HUB_ALLOW   what may be downloaded: owner/name or owner/*, separated by commas; nothing by default
     COPAL_PERSON      who a process works for; set by the app for the processes that it starts
 
-Without COPAL_SHARED nothing is limited. Whoever uses the command line has no COPAL_PERSON: the operator, who may
-change every run. What a person makes carries a file `owner`, apart from run.json, which is exported and shared.
+Without COPAL_SHARED nothing but the names is limited. Whoever uses the command line has no COPAL_PERSON: the
+operator, who may change every run. What a person makes carries a file `owner`, apart from run.json, which is exported
+and shared.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import os
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from copal_core.errors import RunError
+from copal_core.errors import InvalidValueError, RunError
 from copal_core.places import uploads_root
 
 OPERATOR = ""
 _OWNER = "owner"
+_HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]")
 _resolver: Callable[[], str] | None = None
 
 
 def enabled() -> bool:
     """Whether several people share this server."""
     return os.environ.get("COPAL_SHARED", "") not in ("", "0")
+
+
+# -- what it may be called -------------------------------------------------------------------------------
+
+
+def hosts(bound: str | None) -> list[str]:
+    """Names that a browser may call the server by; IPv6 addresses in brackets, as in a URL.
+
+    Somebody else's page whose name is made to lead to this machine (DNS rebinding) is of the server's own origin to
+    the browser; only the name tells it apart.
+
+    Args:
+        bound: the address that the server listens at, if it was told one.
+
+    Raises:
+        InvalidValueError: when COPAL_HOSTS has something that is no name.
+    """
+    named = [one.strip() for one in os.environ.get("COPAL_HOSTS", "").split(",") if one.strip()]
+    for one in named:
+        if not _HOST.fullmatch(one):
+            raise InvalidValueError(
+                f"COPAL_HOSTS has '{one[:40]}', which is no name of a server; use names as in class.example, "
+                "*.class.example, 192.0.2.7 or [2001:db8::7], without http:// and port"
+            )
+    if bound is not None:
+        named.append(f"[{bound}]" if ":" in bound else bound)
+    return ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), *named]
 
 
 # -- what may be opened and downloaded -------------------------------------------------------------------

@@ -40,6 +40,11 @@ def resume() -> None:
         st.switch_page(wanted[0], query_params=wanted[1])
 
 
+def start() -> None:
+    """The page at /start, as somebody would type it: the start page, whose own address is /."""
+    st.switch_page("pages/start.py")
+
+
 def restore() -> None:
     """Put back the parameters that the last page had and navigation dropped. Called by the app."""
     st.session_state[_THROUGH_APP] = True

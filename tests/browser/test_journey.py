@@ -52,6 +52,17 @@ def run_of(page: Page) -> str | None:
     return parse_qs(urlparse(page.url).query).get("run", [None])[0]
 
 
+def test_start_typed_by_hand_is_the_start_page(page: Page, server: Server) -> None:
+    heading = page.get_by_role("heading", name="COPAL Explorer", exact=True)
+    page.goto("/")  # the first request of all finds the page's file by itself
+    expect(heading).to_be_visible()
+    page.goto("/start")
+    expect(heading).to_be_visible()
+    settled(page)
+    expect(page).to_have_url(f"{server.url}/")
+    expect(page.get_by_text("Page not found")).to_have_count(0)
+
+
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(
     ("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")]
