@@ -116,7 +116,7 @@ def test_pages_import_torch_only_where_they_compute(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
 def test_files_stay_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 
 
 @pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
