@@ -1,4 +1,4 @@
-"""Waiting for another process, and holding it still: what tests do in place of sleeping for a while."""
+"""Waiting for other processes, holding them still, and ending them at a counted moment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ import psutil
 import pytest
 
 T = TypeVar("T")
+
+_AT_THE_FIRST_BLOCK = """
+import os, signal, sys
+from copal_core.cli import main
+from copal_core.store import RunStore
+append = RunStore.append_event
+def append_and_end(store, event):
+    append(store, event)
+    if event["event"] == "block":
+        os.kill(os.getpid(), signal.{signal})
+RunStore.append_event = append_and_end
+sys.exit(main([word for word in sys.argv[1:] if word not in ("-m", "copal_core")]))
+"""
+
+
+def ended_by(signal: str) -> str:
+    """A program: the command line, whose own process is sent `signal` when its run has finished a block.
+
+    No machine is so fast that its run ends before the signal comes.
+    """
+    return _AT_THE_FIRST_BLOCK.format(signal=signal)
 
 
 def wait_until(condition: Callable[[], T], message: str | Callable[[], object], seconds: float = 300) -> T:

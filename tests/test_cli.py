@@ -14,21 +14,9 @@ import pytest
 from copal_core.cli import main
 from copal_core.config import RunConfig
 from copal_core.runs import Runs
+from tests.support import ended_by
 
 ROOT = Path(__file__).resolve().parent.parent
-# the command line, whose process is sent SIGTERM when it has pruned its first block
-TERMINATED = """
-import os, signal, sys
-from copal_core.cli import main
-from copal_core.store import RunStore
-append = RunStore.append_event
-def append_and_tell(store, event):
-    append(store, event)
-    if event["event"] == "block":
-        os.kill(os.getpid(), signal.SIGTERM)
-RunStore.append_event = append_and_tell
-sys.exit(main())
-"""
 
 
 def command(*arguments: str) -> list[str]:
@@ -79,7 +67,7 @@ def test_sigterm_cancels(arguments: list[str], runs: Runs, tmp_path: Path) -> No
     long[-3] = str(tmp_path / "third.txt")
     Path(long[-3]).write_text("".join(f"line {i * i % 4093} of a third text\n" for i in range(3000)))
     done = subprocess.run(
-        [sys.executable, "-c", TERMINATED, *long, "--json"],
+        [sys.executable, "-c", ended_by("SIGTERM"), *long, "--json"],
         cwd=tmp_path,
         env=environment(runs.root),
         capture_output=True,

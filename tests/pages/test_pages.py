@@ -314,7 +314,7 @@ def test_pages_do_not_import_torch() -> None:
 
     script = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
-        "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
+        "app = AppTest.from_file('app.py', default_timeout=300).run()\n"
         "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families', 'diagnose', 'sweep'):\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"
         "    assert not app.exception\n"
