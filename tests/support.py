@@ -9,6 +9,8 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from copal_core.job_folder import JobFolder
+
 T = TypeVar("T")
 
 _AT_THE_FIRST_BLOCK = """
@@ -51,16 +53,15 @@ def wait_until(condition: Callable[[], T], message: str | Callable[[], object], 
     return found
 
 
-def process_of(run: str) -> psutil.Process:
-    """Wait for the process that computes a run, found by the run's id in its command line.
+def hold(job: JobFolder) -> psutil.Process:
+    """Suspend the process that computes a run or a sweep, and return it; its `resume()` lets it go on.
 
-    A test that suspends it has all the time it needs, however fast the run would end.
+    What is computed then stays in its middle for as long as a test looks at it.
     """
-
-    def find() -> psutil.Process | None:
-        for process in psutil.process_iter(["cmdline"]):
-            if run in (process.info["cmdline"] or []) and "copal_core" in process.info["cmdline"]:
-                return process
-        return None
-
-    return wait_until(find, f"no process computes the run '{run}'")
+    wait_until(job.is_locked, lambda: f"nobody computes {job.called}: {job.state()}")
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if job.folder.name in words and "copal_core" in words:
+            process.suspend()
+            return process
+    raise LookupError(f"no process names {job.called}")

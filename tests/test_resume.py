@@ -237,6 +237,7 @@ def test_a_branch_shares_the_past_and_completes_the_matrix(
         for step in (1, 2):
             for block in range(2):
                 mine, theirs = (run.masks(method, step, block) for run in (branch, undisturbed))
+                assert mine.keys() == theirs.keys() and len(mine) == 7
                 assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
 
     # and it is what the same domains from the start give

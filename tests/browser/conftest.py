@@ -80,6 +80,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on a machine that has kept nothing of earlier visits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COPAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        server = Server(tmp_path_factory.mktemp("runs"))
+        server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from copal_core.runs import RECORDED, Runs
 from tests.browser.conftest import PATIENCE, ROOT, Server
-from tests.support import process_of, wait_until
+from tests.support import hold, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -149,8 +149,7 @@ def test_a_run_survives_a_reload_and_a_cancel_and_resumes(page: Page, server: Se
     run_id = run_of(page)
     assert run_id is not None
     store = Runs(server.runs).open(run_id)
-    process = process_of(run_id)
-    process.suspend()  # the run does not end while the page is looked at
+    process = hold(store)  # the run does not end while the page is looked at
     cancel = page.get_by_role("button", name=re.compile("Cancel"))
     expect(cancel).to_be_visible()
     page.reload()  # the process knows nothing of it

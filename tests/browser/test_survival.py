@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 from tests.browser.conftest import PATIENCE, Server
-from tests.support import process_of, wait_until
+from tests.support import hold, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -74,8 +74,8 @@ def classroom(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
         anna = browser.new_context(viewport={"width": 1280, "height": 900})
         page = opened(anna, f"{server.url}{_DRAFT}")
         run = begin(page)
-        made = Classroom(server, browser, anna, page, run, process_of(run))
-        made.process.suspend()  # it is in mid-run for as long as the tests look at it
+        process = hold(Runs(server.runs).open(run))  # in mid-run for as long as the tests look at it
+        made = Classroom(server, browser, anna, page, run, process)
         try:
             yield made
         finally:

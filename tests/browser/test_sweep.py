@@ -11,7 +11,7 @@ from copal_core import cluster, sweeps
 from copal_core.groups import Group, Groups
 from tests.browser.conftest import PATIENCE, Server
 from tests.browser.test_journey import complaints, no_traceback, run_of, settled
-from tests.support import wait_until
+from tests.support import hold, wait_until
 
 pytestmark = [
     pytest.mark.browser,
@@ -105,7 +105,9 @@ def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, se
     assert str(sweep.members[0].settings().protocol.calibration) == "2x32"
 
     # progress while it is computed, and every run a point when it is done
+    computing = hold(sweep)
     expect(page.get_by_text(re.compile(r"\d of 4 runs done"))).to_be_visible()
+    computing.resume()
     reached(sweep, "done")
     table = sweeps.outcomes(sweep)
     assert len(table) == 4 and table["average"].gt(1).all()
@@ -138,7 +140,10 @@ def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, se
     settled(page)
     second = begun(page, server)
     assert second.id != sweep.id
+    computing = hold(second)
     page.get_by_role("button", name="Cancel the sweep").click()
+    wait_until(second.cancel_requested, "the page asks the sweep to stop")
+    computing.resume()
     expect(page.get_by_text(re.compile("This sweep is cancelled"))).to_be_visible()
     assert second.state().status == "cancelled" and len(second.finished()) < len(second.members)
     assert not second.is_locked() and sweep.state().status == "done"
