@@ -198,7 +198,7 @@ def test_upload_is_kept_under_a_generated_name(runs_folder: Path, open_page: Ope
     assert not app.error
     kept = list((runs_folder / "uploads").iterdir())
     assert len(kept) == 1
-    assert re.fullmatch(r"b-my-notes-b-[0-9a-f]{8}\.txt", kept[0].name)
+    assert re.fullmatch(r"b-[0-9a-f]{8}\.txt", kept[0].name)
     assert app.session_state["draft"]["domains"][-1] == str(kept[0])
 
 
