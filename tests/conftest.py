@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,6 +20,17 @@ from copal_core.store import RunStore
 # a shared machine has slow moments; the same examples every time, so that a failure repeats
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+# A page that is opened by a test has no server around it, and Streamlit says so in each of its threads. These two
+# sentences are dropped, also when a thread outlives pytest's capturing; whatever else Streamlit logs is shown.
+_NO_SERVER = {
+    "streamlit.runtime.scriptrunner_utils.script_run_context": "missing ScriptRunContext",
+    "streamlit.runtime.caching.cache_data_api": "No runtime found, using MemoryCacheStorageManager",
+}
+for _logger, _sentence in _NO_SERVER.items():
+    logging.getLogger(_logger).addFilter(
+        lambda record, sentence=_sentence: sentence not in record.getMessage()
+    )
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from copal_core.cli import main
 from copal_core.config import RunConfig
 from copal_core.runs import Runs
+from tests.support import ended_by
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,23 +66,17 @@ def test_sigterm_cancels(arguments: list[str], runs: Runs, tmp_path: Path) -> No
     long = [*arguments, "--domain", arguments[8], "--seed", "3"]
     long[-3] = str(tmp_path / "third.txt")
     Path(long[-3]).write_text("".join(f"line {i * i % 4093} of a third text\n" for i in range(3000)))
-    process = subprocess.Popen(
-        command(*long, "--json"),
+    done = subprocess.run(
+        [sys.executable, "-c", ended_by("SIGTERM"), *long, "--json"],
         cwd=tmp_path,
         env=environment(runs.root),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
     )
-    deadline = time.monotonic() + 90
-    while not list(runs.root.glob("*/results.sqlite")):  # the dense model is evaluated: it computes
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    printed, said = process.communicate(timeout=60)
-    assert process.returncode == 3, said
-    assert printed == b"" and b"Traceback" not in said
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == b"" and b"Traceback" not in done.stderr
     (summary,) = runs.list()
     assert summary.status == "cancelled"
+    assert len(runs.open(summary.id).perplexity()) == 3  # those of the dense model, and no more
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

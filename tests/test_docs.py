@@ -76,7 +76,6 @@ def run(checkout: Path, *arguments: str, runs: Path) -> subprocess.CompletedProc
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 
@@ -116,7 +115,7 @@ def test_they_are_in_the_forms_and_the_page_opens(checkout: Path, result: dict[s
         "import sys\nfrom pathlib import Path\nfrom streamlit.testing.v1 import AppTest\n"
         "import streamlit.runtime.scriptrunner.script_runner as runner\n"
         "runner._mpa_v1 = lambda main: exec(compile(Path(main).read_text(), main, 'exec'), {'__name__': '__main__'})\n"
-        f"app = AppTest.from_file('app.py', default_timeout=90)\napp.query_params['run'] = {result['run']!r}\n"
+        f"app = AppTest.from_file('app.py', default_timeout=300)\napp.query_params['run'] = {result['run']!r}\n"
         "app = app.run().switch_page('pages/thresholds.py').run()\n"
         "assert not app.exception and not app.error, (app.exception, app.error)\n"
         "assert app.title[0].value == 'Thresholds' and len(app.get('plotly_chart')) == 1\n"

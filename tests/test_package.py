@@ -52,7 +52,6 @@ def python(installed: Path, elsewhere: Path, *arguments: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -93,7 +92,7 @@ def test_the_app_is_installed(installed: Path, tmp_path: Path) -> None:
         "import sys\nsys.path.insert(0, str(app().parent))\n"
         "from streamlit.testing.v1 import AppTest\nimport streamlit.runtime.scriptrunner.script_runner as runner\n"
         "runner._mpa_v1 = lambda main: exec(compile(Path(main).read_text(), main, 'exec'), {'__name__': '__main__'})\n"
-        "opened = AppTest.from_file(app(), default_timeout=90).run()\n"
+        "opened = AppTest.from_file(app(), default_timeout=300).run()\n"
         "assert not opened.exception, opened.exception\n"
         "from pages.components import ICON\n"
         "assert Path(ICON).is_file() and (assets('tiny') / 'config.json').is_file()\n"

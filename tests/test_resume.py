@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.results import perplexity_matrix
 from copal_core.runs import Runs
 from copal_core.store import RunStore
+from tests.support import wait_until
 
 METHODS = ["copal:accumulate", "sparsegpt:sequential", "wanda:joint", "magnitude:restart"]
 Same = Callable[[RunStore, RunStore], None]
@@ -237,6 +237,7 @@ def test_a_branch_shares_the_past_and_completes_the_matrix(
         for step in (1, 2):
             for block in range(2):
                 mine, theirs = (run.masks(method, step, block) for run in (branch, undisturbed))
+                assert mine.keys() == theirs.keys() and len(mine) == 7
                 assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
 
     # and it is what the same domains from the start give
@@ -270,8 +271,15 @@ def processes() -> Iterator[Any]:
     yield context
 
 
-def _command(arguments: list[str], log: str) -> None:
-    """In the child: the command line itself."""
+def _resume_until(run: str, moment: tuple[str, int], log: str) -> None:
+    """In the child: the command line itself, which kills its own process at a counted moment.
+
+    Args:
+        run: the run's folder.
+        moment: ("log", n) as soon as the event log has n bytes, cut after the n-th; ("arrays", n) with half
+            of the n-th file of arrays written.
+        log: receives what is printed.
+    """
     import sys
 
     import torch
@@ -280,50 +288,60 @@ def _command(arguments: list[str], log: str) -> None:
 
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "a")  # noqa: SIM115  the process ends with it
-    sys.exit(main(arguments))
+    kind, number = moment
+    append, save_file, written = RunStore.append_event, files.save_file, []
+
+    def append_and_die(store: RunStore, event: Any) -> None:
+        append(store, event)
+        path = store.folder / "events.jsonl"
+        if path.stat().st_size >= number:
+            os.truncate(path, number)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def save_and_die(content: Any, path: Path, metadata: Any) -> None:
+        save_file(content, path, metadata)
+        written.append(path)
+        if len(written) == number:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if kind == "log":
+        RunStore.append_event = append_and_die  # type: ignore[method-assign]
+    else:
+        files.save_file = save_and_die
+    folder = Path(run)
+    sys.exit(main(["resume", folder.name, "--runs", str(folder.parent)]))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.01)
-
-
-def _kill_after(processes: Any, store: RunStore, seconds: float, log: str) -> bool:
-    """Compute `store` in a process, SIGKILL it so long after its first sign; False when it ended before."""
-    process = processes.Process(
-        target=_command, args=(["resume", store.id, "--runs", str(store.folder.parent)], log)
-    )
-    process.start()
-    wait_for(lambda: (store.folder / "status.json").exists() or not process.is_alive())
-    process.join(timeout=seconds)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode in (0, -signal.SIGKILL), Path(log).read_text()
-    return bool(process.exitcode)
+def _moments(finished: RunStore) -> list[tuple[str, int]]:
+    """Ten moments of a run, the same every time: bytes of its event log, and files of arrays that it writes."""
+    generator = random.Random(20240507)
+    log = (finished.folder / "events.jsonl").read_bytes()
+    last = log.rstrip().rindex(b"\n")  # with the last event the run is done
+    arrays = len(list(finished.folder.rglob("*.safetensors")))
+    positions = [("log", generator.randrange(last)) for _ in range(5)]
+    return positions + [("arrays", generator.randint(1, arrays)) for _ in range(5)]
 
 
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(
     undisturbed: RunStore, runs: Runs, processes: Any, same_outcome: Same, tmp_path: Path
 ) -> None:
-    started = time.perf_counter()
-    experiment.run(runs.create(undisturbed.config, run_id="timed-run"))
-    usual = time.perf_counter() - started
-    generator, killed_at = random.Random(20240507), []
-    log = str(tmp_path / "log.txt")
-    for number in range(10):
+    log = tmp_path / "log.txt"
+    for number, moment in enumerate(_moments(undisturbed)):
         store = runs.create(undisturbed.config, run_id=f"killed-{number}")
-        if _kill_after(processes, store, generator.uniform(0, usual), log):
-            assert store.state().status in ("interrupted", "done")  # done: killed while it printed
-            killed_at.append(store.state().progress)
+        process = processes.Process(target=_resume_until, args=(str(store.folder), moment, str(log)))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, (moment, log.read_text())
+        assert store.state().status == "interrupted" and store.state().progress < 1
+        if moment[0] == "log":
+            assert (store.folder / "events.jsonl").stat().st_size == moment[1]
+        else:
+            assert list(store.folder.rglob("*.tmp"))
         experiment.run(store)
-        assert store.state().status == "done"
+        assert store.state().status == "done" and not list(store.folder.rglob("*.tmp"))
         same_outcome(store, undisturbed)
-    assert len(killed_at) >= 5, "the machine is too fast or too slow for these moments"
 
 
 def _die_inside_a_transaction(path: str) -> None:
@@ -392,10 +410,10 @@ def test_a_job_runs_is_watched_and_ends(undisturbed: RunStore, runs: Runs, same_
         seen.add(store.state().status)
         return store.state().status not in ("created", "running")
 
-    wait_for(done)
+    wait_until(done, store.state)
     assert store.state().status == "done", (store.folder / "process.log").read_text()
-    assert "running" in seen
-    wait_for(lambda: not store.is_locked())
+    assert seen <= {"created", "running", "done"}  # never taken for interrupted
+    wait_until(lambda: not store.is_locked(), "the lock is let go")
     same_outcome(store, undisturbed)
     printed = (store.folder / "process.log").read_text()
     assert "perplexity" in printed and "Traceback" not in printed
@@ -408,10 +426,10 @@ def test_a_job_cancelled_at_once_stops(undisturbed: RunStore, runs: Runs) -> Non
     store = runs.create(undisturbed.config)
     jobs.start(store)
     jobs.cancel(store)
-    wait_for(lambda: store.state().status not in ("created", "running"))
+    wait_until(lambda: store.state().status not in ("created", "running"), store.state)
     assert store.state().status == "cancelled"
     assert store.layers().empty
-    wait_for(lambda: not store.is_locked())
+    wait_until(lambda: not store.is_locked(), "the lock is let go")
 
 
 def test_a_recorded_run_is_never_started_or_cancelled(undisturbed: RunStore) -> None:

@@ -52,9 +52,9 @@ def _of_session() -> str:
 
 
 def _keep(secret: str) -> None:
-    """Set the cookie. `secret` is hexadecimal digits and nothing else."""
+    """Set the cookie. secret: hexadecimal digits; anything else is a ValueError, for it becomes part of a script."""
     st.html(
-        f"<script>document.cookie = '{_COOKIE}={secret}; Path=/; Max-Age={_YEAR}; SameSite=Lax'"
+        f"<script>document.cookie = '{_COOKIE}={bytes.fromhex(secret).hex()}; Path=/; Max-Age={_YEAR}; SameSite=Lax'"
         " + (location.protocol === 'https:' ? '; Secure' : '')</script>",
         unsafe_allow_javascript=True,
     )

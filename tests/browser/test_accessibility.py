@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import ROOT, Server
+from tests.browser.conftest import PATIENCE, ROOT, Server
 from tests.browser.test_journey import settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -54,7 +54,7 @@ def test_axe_finds_nothing_serious(
         viewport={"width": width, "height": 900}, base_url=server.url, color_scheme=scheme, bypass_csp=True
     )
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE)
     found = {}
     try:
         for path in [*PATHS, *VIEWS]:

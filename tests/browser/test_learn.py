@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from pages.components.lesson_words import STEPS
-from tests.browser.conftest import Server
+from tests.browser.conftest import PATIENCE, Server
 from tests.browser.test_journey import no_traceback, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -62,7 +62,7 @@ def test_a_link_to_a_step_opens_on_a_phone(browser: Browser, server: Server, sch
         viewport={"width": 400, "height": 850}, base_url=server.url, color_scheme=scheme
     )
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE)
     try:
         for number in range(1, len(STEPS) + 1):
             page.goto(f"/learn?lesson={number}")

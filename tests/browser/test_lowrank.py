@@ -11,8 +11,13 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from copal_core.runs import Runs
 from tests.browser.conftest import Server
 
-expect.set_options(timeout=30_000)  # a busy machine is no failure
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def server(newcomer: Server) -> Server:
+    """In place of the one that all share: nothing was read or looked at before."""
+    return newcomer
 
 
 def settled(page: Page) -> None:
@@ -53,16 +58,14 @@ def test_a_layer_its_budget_and_the_whole_model(page: Page, server: Server) -> N
     choose(page, "Projection", "o_proj")
     settled(page)
     assert "layer=2" in page.url and "projection=o_proj" in page.url
-    expect(page.get_by_text(re.compile("256 × 256 weights"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(re.compile("256 × 256 weights"))).to_be_visible()
 
     # the budget: more bytes, smaller errors
     before = {method: error_of(page, method) for method in ("wanda", "whitened-svd")}
     slider.focus()
     for _ in range(8):
         slider.press("ArrowRight")
-    expect(page.get_by_text(re.compile(r"^At 58\.25 % of the bytes, this much"))).to_be_visible(
-        timeout=30_000
-    )
+    expect(page.get_by_text(re.compile(r"^At 58\.25 % of the bytes, this much"))).to_be_visible()
     settled(page)
     after = {method: error_of(page, method) for method in before}
     for method in before:
@@ -74,9 +77,9 @@ def test_a_layer_its_budget_and_the_whole_model(page: Page, server: Server) -> N
         page.get_by_role("button", name=method, exact=True).click()  # leaves two: a mask and low rank
         settled(page)
     page.get_by_role("button", name=re.compile("Evaluate the whole model at 58.25 %")).click()
-    expect(page.get_by_role("link", name="Watch it, block by block")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("link", name="Watch it, block by block")).to_be_visible()
     row = page.get_by_role("row").filter(has=page.get_by_role("cell", name="svd:restart", exact=True))
-    expect(row).to_be_visible(timeout=180_000)
+    expect(row).to_be_visible()
     expect(row.get_by_role("cell").nth(1)).to_have_text(re.compile("^5[78]"))
     expect(page.locator("[data-testid='stException']")).to_have_count(0)
     (run,) = [one for one in Runs(server.runs).list() if "svd:restart" in one.methods]

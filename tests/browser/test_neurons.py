@@ -17,7 +17,12 @@ from tests.browser.conftest import Server
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HOSTILE = "<script>document.title='owned {0}'</script><img src=x onerror=\"document.title='owned'\"> \u202e😀 {0}\n\n"
-_COMPUTED = 300_000  # milliseconds on a machine that is shared
+
+
+@pytest.fixture(scope="module")
+def server(newcomer: Server) -> Server:
+    """In place of the one that all share: nothing was read or looked at before."""
+    return newcomer
 
 
 def settled(page: Page) -> None:
@@ -57,21 +62,15 @@ def test_from_a_hostile_file_to_the_pairs(page: Page, server: Server, tmp_path: 
     # what it saves, measured
     expect(page.get_by_text(re.compile("384 of 3,840 hidden neurons go"))).to_be_visible()
     page.get_by_role("button", name="Measure").click()
-    expect(page.get_by_role("cell", name="without these neurons")).to_be_visible(timeout=_COMPUTED)
+    expect(page.get_by_role("cell", name="without these neurons")).to_be_visible()
     settled(page)
 
     # pairs, and the tokens on which they fire
     page.get_by_role("radio", name="Redundant pairs").or_(
         page.get_by_role("button", name="Redundant pairs")
     ).first.click()
-    look, pairs = (
-        page.get_by_role("button", name="Look at this block"),
-        page.get_by_text("Where both are strongest"),
-    )
-    expect(look.or_(pairs).first).to_be_visible()
-    if look.is_visible():  # the first time on this machine
-        look.click()
-    expect(pairs).to_be_visible(timeout=_COMPUTED)
+    page.get_by_role("button", name="Look at this block").click()
+    expect(page.get_by_text("Where both are strongest")).to_be_visible()
     settled(page)
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     expect(page.get_by_role("cell", name=re.compile("«")).first).to_be_visible()

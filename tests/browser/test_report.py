@@ -20,7 +20,7 @@ def test_the_report_is_downloaded_and_opens_from_disk_offline(
     expect(page.get_by_role("heading", name="Report", exact=True)).to_be_visible()
     page.get_by_role("button", name="Write the report").click()
     button = page.get_by_role("button", name="Download")
-    expect(button).to_be_visible(timeout=120_000)
+    expect(button).to_be_visible()
     with page.expect_download() as waiting:
         button.click()
     path = tmp_path / "report.html"

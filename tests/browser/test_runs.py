@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,6 +12,7 @@ from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.runs import Runs
 from copal_core.store import RunStore
 from tests.browser.conftest import Server
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,14 +26,6 @@ def settled(page: Page) -> None:
 def run_of(page: Page) -> str:
     found = re.search(r"[?&]run=([a-z0-9-]+)", page.url)
     return found.group(1) if found else ""
-
-
-def finished(store: RunStore, seconds: float = 300) -> None:
-    """Wait until the run of `store` is done."""
-    deadline = time.monotonic() + seconds
-    while store.state().status != "done":
-        assert time.monotonic() < deadline, store.state()
-        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -87,9 +79,8 @@ def test_rename_undo_branch_compare_delete_and_back(page: Page, server: Server, 
 
     # a comparison that is opened early follows the branch to its end
     page.goto(f"/runs?view=side&runs={computed.id}.{branched.id}")
-    expect(page.locator(".js-plotly-plot")).to_have_count(4, timeout=300_000)
-    assert branched.state().status in {"running", "done"}
-    finished(branched)
+    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    wait_until(lambda: branched.state().status == "done", branched.state)
     page.goto("/runs?view=list")
     settled(page)
     expect(page.locator(f".st-key-card-{branched.id}")).to_contain_text("done")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from copal_core import cluster, sweeps
 from copal_core.groups import Group, Groups
-from tests.browser.conftest import Server
+from tests.browser.conftest import PATIENCE, Server
 from tests.browser.test_journey import complaints, no_traceback, run_of, settled
+from tests.support import hold, wait_until
 
 pytestmark = [
     pytest.mark.browser,
@@ -28,12 +28,9 @@ _POINTS = """plot => {
 }"""
 
 
-def reached(group: Group, status: str, seconds: float = 400) -> None:
+def reached(group: Group, status: str) -> None:
     """Wait for the sweep's own word that it is `status`."""
-    deadline = time.monotonic() + seconds
-    while group.state().status != status:
-        assert time.monotonic() < deadline, group.state()
-        time.sleep(0.2)
+    wait_until(lambda: group.state().status == status, group.state)
 
 
 def keep_only(page: Page, place: str, label: str, *wanted: str) -> None:
@@ -57,7 +54,7 @@ def tick(box: Locator, option: Locator, name: str) -> None:
         box.click()
         box.fill(name)
         try:
-            option.click(timeout=60_000 if last else 3_000)
+            option.click(timeout=PATIENCE if last else 3_000)
             break
         except TimeoutError:
             if last:
@@ -81,14 +78,14 @@ def figure(page: Page) -> Locator:
 
 def expect_points(page: Page, count: int) -> list[dict[str, object]]:
     """Wait until the figure has `count` points; where they are, and their runs."""
-    deadline = time.monotonic() + 60
-    while True:
+
+    def points() -> list[dict[str, object]]:
         settled(page)
-        points: list[dict[str, object]] = figure(page).evaluate(_POINTS)
-        if len(points) == count:
-            return points
-        assert time.monotonic() < deadline, points
-        time.sleep(0.2)
+        found: list[dict[str, object]] = figure(page).evaluate(_POINTS)
+        return found
+
+    wait_until(lambda: len(points()) == count, points)
+    return points()
 
 
 def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, server: Server) -> None:
@@ -108,7 +105,9 @@ def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, se
     assert str(sweep.members[0].settings().protocol.calibration) == "2x32"
 
     # progress while it is computed, and every run a point when it is done
+    computing = hold(sweep)
     expect(page.get_by_text(re.compile(r"\d of 4 runs done"))).to_be_visible()
+    computing.resume()
     reached(sweep, "done")
     table = sweeps.outcomes(sweep)
     assert len(table) == 4 and table["average"].gt(1).all()
@@ -141,8 +140,11 @@ def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, se
     settled(page)
     second = begun(page, server)
     assert second.id != sweep.id
+    computing = hold(second)
     page.get_by_role("button", name="Cancel the sweep").click()
-    expect(page.get_by_text(re.compile("This sweep is cancelled"))).to_be_visible(timeout=180_000)
+    wait_until(second.cancel_requested, "the page asks the sweep to stop")
+    computing.resume()
+    expect(page.get_by_text(re.compile("This sweep is cancelled"))).to_be_visible()
     assert second.state().status == "cancelled" and len(second.finished()) < len(second.members)
     assert not second.is_locked() and sweep.state().status == "done"
     no_traceback(page)

@@ -13,17 +13,23 @@ from copal_core.checkpoints.cache import content_key, make_once, slug
 from copal_core.errors import CheckpointError
 from copal_core.places import cache_root
 
+ROOT = Path(__file__).resolve().parents[2]
+# the one that builds does not end before the two others have said that they wait for it
 PROCESS = """
-import sys, time
+import os, sys
 from pathlib import Path
 from copal_core.checkpoints.cache import make_once
+from tests.support import wait_until
 target, log = Path(sys.argv[1]), Path(sys.argv[2])
 def build(folder):
     with open(log, "a") as file:
         file.write("built\\n")
-    time.sleep(0.5)
+    wait_until(lambda: len(list(log.parent.glob("waiting-*"))) == 2, "two others wait")
     (folder / "done").write_text("whole")
-assert (make_once(target, build, lambda *step: None) / "done").read_text() == "whole"
+def say(label, done, total):
+    assert label.startswith("Waiting for another process")
+    (log.parent / f"waiting-{os.getpid()}").touch()
+assert (make_once(target, build, say) / "done").read_text() == "whole"
 """
 
 
@@ -34,8 +40,8 @@ def silent(label: str, done: int, total: int) -> None:
 def test_processes_at_the_same_time_build_once(tmp_path: Path) -> None:
     target, log = tmp_path / "cache" / "model", tmp_path / "log"
     command = [sys.executable, "-c", PROCESS, str(target), str(log)]
-    processes = [subprocess.Popen(command) for _ in range(3)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     assert log.read_text() == "built\n"
 
 

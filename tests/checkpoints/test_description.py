@@ -5,21 +5,31 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from copal_core.checkpoints import Checkpoint, locate
+from copal_core.checkpoints import Checkpoint, headers, locate
 from copal_core.checkpoints.architecture import PROJECTIONS
 from tests.checkpoints.conftest import ModelFactory
 
 
 @pytest.mark.real
-def test_smollm2_is_described_from_its_headers(smollm2: Checkpoint) -> None:
-    started = time.perf_counter()
+def test_smollm2_is_described_from_its_headers(smollm2: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    @contextmanager
+    def counted(path: Path, mode: str) -> Iterator[BinaryIO]:
+        with open(path, mode) as file:
+            yield file
+            read.append(file.tell())
+
+    monkeypatch.setattr(headers, "open", counted, raising=False)
     found = smollm2.describe()
-    assert time.perf_counter() - started < 0.5
+    assert 0 < sum(read) < 100_000  # bytes, of the 540 million that the files hold
     assert found.architecture == "LlamaForCausalLM"
     assert (found.blocks, found.hidden, found.ffn, found.vocab) == (30, 576, 1536, 49152)
     assert (found.heads, found.kv_heads, found.head_dim, found.queries_per_key) == (9, 3, 64, 3)
@@ -116,16 +126,16 @@ def test_half_precision_is_named_and_counted(make_model: ModelFactory) -> None:
 
 def test_description_does_not_import_torch(model_folder: Path) -> None:
     program = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys\n"
         "from copal_core.checkpoints import catalogue, locate\n"
         f"catalogue(); checkpoint = locate({str(model_folder)!r}); checkpoint.describe(); checkpoint.fingerprint()\n"
         "heavy = {'torch', 'transformers', 'numpy', 'gguf', 'huggingface_hub', 'streamlit'} & set(sys.modules)\n"
-        "print(sorted(heavy), time.perf_counter() - start < 0.5)"
+        "print(sorted(heavy))"
     )
     output = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
-    assert output.strip() == "[] True"
+    assert output.strip() == "[]"
 
 
 def test_fingerprint_follows_content(model_folder: Path, make_model: ModelFactory, tmp_path: Path) -> None:

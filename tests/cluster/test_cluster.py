@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.groups import Group, Groups
 from copal_core.runs import Runs
 from copal_core.store import RunStore
+from tests.support import wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is an optional extra")
 METHODS = (
@@ -134,8 +134,7 @@ def test_cancel_stops_the_tasks_and_resume_goes_on(where: cluster.Cluster, group
         cluster.compute(group, where, stop)
     done = len(group.finished())
     assert group.state().status == "cancelled" and 1 <= done < len(group.members)
-    time.sleep(1)
-    assert len(group.finished()) == done and not any(store.is_locked() for store in group.stores())
+    wait_until(lambda: not any(store.is_locked() for store in group.stores()), "no worker holds a run")
     group.clear_cancel()
     seen: list[dict[str, Any]] = []
     cluster.compute(group, where, seen.append)

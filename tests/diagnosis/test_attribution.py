@@ -290,7 +290,7 @@ def test_started_as_a_process_of_its_own(store: RunStore) -> None:
 
     attribution = fresh(store)
     attributions.start(attribution)
-    jobs._children[-1].wait(timeout=120)
+    jobs._children[-1].wait()
     assert attribution.state().status == "done", (attribution.folder / "process.log").read_text()
     assert attribution.result()["parts"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
-import time
+import threading
 
 import pandas as pd
 import pytest
@@ -151,46 +152,41 @@ def test_failures_are_one_sentence(monkeypatch, error, message):
 
 def test_a_hub_that_falls_silent(monkeypatch):
     monkeypatch.setattr(remote, "PATIENCE", 0.3)
-    monkeypatch.setattr(remote, "_reach", lambda label: time.sleep(2))
-    started = time.monotonic()
+    answers = threading.Event()
+    monkeypatch.setattr(remote, "_reach", lambda label: answers.wait())
     with pytest.raises(DomainError, match="has sent nothing of 'o/n'"):
         list(find("hub:o/n").documents())
-    assert time.monotonic() - started < 1.5
+    answers.set()
 
 
-def offline(endpoint: str, **more: str) -> tuple[str, float]:
-    """What a fresh process says of a hub at `endpoint`, and how many seconds the sample took to say it."""
+def offline(endpoint: str, **more: str) -> str:
+    """What a fresh process says of a hub at `endpoint`, which it asks without the library of many retries."""
     code = (
-        "import time; from copal_core.domains import find; started = time.monotonic()\n"
+        "import sys; from copal_core.domains import find\n"
         "try: list(find('hub:wikitext-2').documents())\n"
         "except Exception as error: print(type(error).__name__, error)\n"
-        "print(time.monotonic() - started)"
+        "print('datasets' in sys.modules)"
     )
-    import os
-
     environment = {**os.environ, "HF_ENDPOINT": endpoint, **more}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
-    )
-    said, seconds = done.stdout.strip().splitlines()
-    return said, float(seconds)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    said, retried = done.stdout.strip().splitlines()
+    assert retried == "False"
+    return said
 
 
 def test_no_network():
-    said, seconds = offline("http://127.0.0.1:9")  # nothing listens there
+    said = offline("http://127.0.0.1:9")  # nothing listens there
     assert said.startswith("DomainError 'WikiText-2' is on the hub, and http://127.0.0.1:9 cannot be reached")
-    assert seconds < 8
 
 
 def test_a_server_that_accepts_and_says_nothing():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        said, seconds = offline(f"http://127.0.0.1:{server.getsockname()[1]}")
-    assert "cannot be reached" in said and seconds < 15
+        said = offline(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert "cannot be reached" in said
 
 
 def test_offline_mode():
-    said, seconds = offline("http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set" in said and seconds < 8
+    assert "HF_HUB_OFFLINE is set" in offline("http://127.0.0.1:9", HF_HUB_OFFLINE="1")
 
 
 def test_what_was_streamed_lies_below_the_cache_folder(local_hub, tokenizer, monkeypatch):

@@ -43,9 +43,9 @@ def test_samples_are_disjoint_and_repeat(lengths, calibration, evaluation, seed)
     tokenizer = WordTokenizer()
     try:
         sample = domain.sample(tokenizer, *asked, seed)
-    except DomainError as error:
+    except DomainError:
         there = sum(lengths) + sum(length > 0 for length in lengths)
-        assert there < sum(part.tokens for part in asked) or "of text" not in str(error) or not sum(lengths)
+        assert there < sum(part.tokens for part in asked)  # for no other reason
         return
     assert sample.calibration.shape == calibration and sample.evaluation.shape == evaluation
     assert sample.calibration.dtype == sample.evaluation.dtype == np.int64

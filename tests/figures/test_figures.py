@@ -25,6 +25,13 @@ def is_ours(figure: go.Figure) -> bool:
     )
 
 
+def numbers_in(figure: go.Figure) -> int:
+    """How many finite values a figure draws: of its cells, its flows, or else its points or bars."""
+    values = {"heatmap": lambda trace: trace.z, "sankey": lambda trace: trace.link.value}
+    drawn = [values.get(trace.type, lambda trace: trace.y)(trace) for trace in figure.data]
+    return sum(int(np.isfinite(np.asarray(one, dtype=float)).sum()) for one in drawn if one is not None)
+
+
 def test_colour_names_the_criterion_and_dash_the_strategy() -> None:
     assert template.method_colour("copal:accumulate") == template.method_colour("copal[epsilon=0.1]:restart")
     assert template.method_dash("copal:restart") == template.method_dash("wanda:restart")
@@ -224,12 +231,18 @@ def test_empty_records_draw_empty_figures(
 ) -> None:
     nothing = layers_frame.iloc[:0]
     table = layers.layer_table(nothing, "copal:accumulate", 1, "memory")
-    layers.layer_figure(table, "memory", layers.colour_range("memory", table), blocks=2)
-    stasis.step_figure(stasis.step_table(nothing, METHODS))
-    stasis.flow_figure(stasis.flow_table(nothing, METHODS[0]), DOMAINS)
     empty = forgetting.curve_table(perplexity.iloc[:0], METHODS, DOMAINS, "code")
-    forgetting.curve_figure(empty, added=1)
-    forgetting.transfer_figure(forgetting.summary_table(perplexity.iloc[:0], METHODS, DOMAINS))
+    drawn = {
+        "layers": layers.layer_figure(table, "memory", layers.colour_range("memory", table), blocks=2),
+        "steps": stasis.step_figure(stasis.step_table(nothing, METHODS)),
+        "flow": stasis.flow_figure(stasis.flow_table(nothing, METHODS[0]), DOMAINS),
+        "curves": forgetting.curve_figure(empty, added=1),
+        "transfer": forgetting.transfer_figure(
+            forgetting.summary_table(perplexity.iloc[:0], METHODS, DOMAINS)
+        ),
+    }
+    assert {name: is_ours(figure) for name, figure in drawn.items()} == dict.fromkeys(drawn, True)
+    assert {name: numbers_in(figure) for name, figure in drawn.items()} == dict.fromkeys(drawn, 0)
 
 
 def test_shares_are_written_on_axes_as_in_the_text() -> None:

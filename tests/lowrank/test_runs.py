@@ -118,7 +118,9 @@ def test_resuming_gives_the_same_bytes(small_config: Callable[..., RunConfig], t
     experiment.run(cut)
     for kind in ("factors", "masks", "memory", "weights"):
         files = sorted(p.relative_to(whole.folder) for p in (whole.folder / kind).rglob("*.safetensors"))
-        assert files == sorted(p.relative_to(cut.folder) for p in (cut.folder / kind).rglob("*.safetensors"))
+        assert files and files == sorted(
+            p.relative_to(cut.folder) for p in (cut.folder / kind).rglob("*.safetensors")
+        )
         assert all((whole.folder / f).read_bytes() == (cut.folder / f).read_bytes() for f in files)
     assert whole.perplexity().equals(cut.perplexity()) and whole.factors().equals(cut.factors())
 

@@ -62,7 +62,7 @@ def open_page(runs_folder: Path) -> Callable[..., AppTest]:
     """open_page("stasis", run="...") opens a page as a browser would, with those query parameters."""
 
     def open_(name: str, **parameters: str) -> AppTest:
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=60)
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=300)
         for key, value in parameters.items():
             app.query_params[key] = value
         app.run()

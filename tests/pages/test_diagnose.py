@@ -136,16 +136,29 @@ def _requests() -> list[Path]:
     return list((cache_root() / "requests").glob("*.json"))
 
 
-@pytest.mark.parametrize("text", ["a", " ", "\x00\x01"])
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("a", ["the text has 1 token; at least 2 are needed to predict one"], ""),
+        ("\x00\x01", [], "1 predicted"),
+    ],
+)
 def test_too_little_text_is_one_sentence(
-    text: str, open_page: Opener, run: str, at_once: list[tuple[str, ...]]
+    text: str, error: list[str], said: str, open_page: Opener, run: str, at_once: list[tuple[str, ...]]
 ) -> None:
     app = open_page("diagnose", run=run, text="typed")
     app.text_area(key="diagnose-typed").set_value(text).run()
-    if any(button.key == "compare-text" for button in app.button):
-        app = compare(app)
+    app = compare(app)
     assert not app.exception
-    assert len(app.error) <= 1
+    assert [one.value for one in app.error] == error and said in text_of(app)
+
+
+def test_no_text_is_asked_for(open_page: Opener, run: str) -> None:
+    app = open_page("diagnose", run=run, text="typed")
+    app.text_area(key="diagnose-typed").set_value(" ").run()
+    assert not app.exception and not app.error
+    assert "Give the models a sentence" in text_of(app)
+    assert "compare-text" not in {button.key for button in app.button}
 
 
 def test_results_of_two_runs_of_one_checkpoint(

@@ -134,10 +134,10 @@ def test_the_choice_needs_runs_and_compares_like_with_like(open_page: Opener, ru
 
 
 def test_a_run_without_neurons_says_what_to_do(open_page: Opener, finished_run: str) -> None:
-    for view in ("shares", "choice"):
+    for view, advice in (("shares", "start one below"), ("choice", "Start it below")):
         app = open_page("neurons", run=finished_run, view=view)
         assert not app.exception and not figures(app)
-        assert "start one below" in text_of(app) or "Start it below" in text_of(app)
+        assert advice in text_of(app)
 
 
 @pytest.mark.parametrize("page", ["sensitivity", "stasis", "lowrank", "prune"])

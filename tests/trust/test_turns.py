@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,14 @@ from hypothesis import strategies as st
 from copal_core import sharing, turns
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.turns import Ticket, in_order
+from tests.support import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-# writes its name when its turn has come, and works for a moment
+# writes its name when its turn has come, and is then done, or at work until it is killed
 _WORK = (
-    "import sys, time, os; from copal_core import turns; turns.wait(); "
-    "file = open(sys.argv[1], 'a'); file.write(sys.argv[2] + '\\n'); file.flush(); time.sleep(float(sys.argv[3]))"
+    "import signal, sys; from copal_core import turns; turns.wait(); "
+    "file = open(sys.argv[1], 'a'); file.write(sys.argv[2] + '\\n'); file.flush(); "
+    "sys.argv[3] == 'long' and signal.pause()"
 )
 
 
@@ -66,13 +67,13 @@ class Server:
         self.root, self.log = folder / "runs", folder / "log"
         self.started: list[subprocess.Popen] = []
 
-    def start(self, name: str, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.1) -> subprocess.Popen:
+    def start(self, name: str, monkeypatch: pytest.MonkeyPatch, work: str = "short") -> subprocess.Popen:
         monkeypatch.setattr(sharing, "_resolver", lambda: name[0])
         folder = self.root / name
         folder.mkdir(parents=True)
         (folder / "status.json").write_text(json.dumps({"status": "created", "message": "", "updated": ""}))
         turn = turns.take(self.root, folder)
-        command = [sys.executable, "-c", _WORK, str(self.log), name, str(seconds)]
+        command = [sys.executable, "-c", _WORK, str(self.log), name, work]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **turn})
         self.started.append(process)
         return process
@@ -81,10 +82,16 @@ class Server:
         return self.log.read_text().split() if self.log.exists() else []
 
     def until(self, count: int) -> list[str]:
-        deadline = time.monotonic() + 120
-        while len(self.order()) < count and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: len(self.order()) >= count, self.order)
         return self.order()
+
+    def waits(self, name: str) -> bool:
+        """Whether the queue's file, whole, holds a ticket for `name` that is not served yet."""
+        try:
+            queue = json.loads((self.root / "turns" / "jobs" / "queue.json").read_text())
+        except ValueError:
+            return False
+        return any(one["folder"].endswith(f"/{name}") and not one["running"] for one in queue["tickets"])
 
 
 @pytest.fixture
@@ -101,17 +108,12 @@ def message(server: Server, name: str) -> str:
 
 
 def test_five_people_are_served_in_order(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = server.start("x1", monkeypatch, seconds=60)
+    first = server.start("x1", monkeypatch, work="long")
     assert server.until(1) == ["x1"]
     for name in ("a1", "a2", "b1", "c1", "d1"):
         server.start(name, monkeypatch)
-    last, deadline = (
-        "waiting for its turn: 5 before it",
-        time.monotonic() + 120,
-    )  # x1, and everybody else's first
-    while message(server, "a2") != last and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert message(server, "a2") == last
+    last = "waiting for its turn: 5 before it"  # x1, and everybody else's first
+    wait_until(lambda: message(server, "a2") == last, lambda: message(server, "a2"))
     assert server.order() == ["x1"]  # one at a time
     with pytest.raises(RunError, match="already"):
         turns.take(server.root, server.root / "a1")
@@ -121,17 +123,17 @@ def test_five_people_are_served_in_order(server: Server, monkeypatch: pytest.Mon
 
 
 def test_killed_and_cancelled_ones_hold_nobody_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = server.start("x1", monkeypatch, seconds=60)
+    first = server.start("x1", monkeypatch, work="long")
     server.until(1)
     killed = server.start("a1", monkeypatch)
-    server.start("b1", monkeypatch, seconds=60)
+    server.start("b1", monkeypatch, work="long")
     (server.root / "b1" / "cancel").touch()
     assert server.until(2) == ["x1", "b1"]  # a cancelled one goes ahead, to say that it is cancelled
     server.start("c1", monkeypatch)
     killed.kill()
     killed.wait()
     (server.root / "turns" / "jobs" / "queue.json").write_text("{damaged")
-    time.sleep(1.2)
+    wait_until(lambda: server.waits("c1"), "c1 finds the damaged queue")
     assert server.order() == ["x1", "b1"]  # x1 is still known to be at work
     first.kill()
     first.wait()
