@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import ICON, accessible, links, people, serving
+from pages.shared import ICON, accessible, links, people, serving
 
 if __name__ == "__main__":  # a visit
     st.set_page_config("COPAL Explorer", page_icon=ICON, layout="wide")
@@ -13,48 +13,59 @@ if __name__ == "__main__":  # a visit
     sections = {
         "": [
             # the default page answers at / alone; what it calls its path is taken from others, so not "start"
-            st.Page("pages/start.py", title="Start", url_path="home", icon=":material/home:", default=True),
+            st.Page(
+                "pages/start/page.py", title="Start", url_path="home", icon=":material/home:", default=True
+            ),
             st.Page(links.start, title="Start", url_path="start", visibility="hidden"),
-            st.Page("pages/learn.py", title="Learn", url_path="learn", icon=":material/school:"),
+            st.Page("pages/learn/page.py", title="Learn", url_path="learn", icon=":material/school:"),
         ],
         "Set up": [
             st.Page(
-                "pages/checkpoint.py",
+                "pages/checkpoint/page.py",
                 title="Checkpoint",
                 url_path="checkpoint",
                 icon=":material/deployed_code:",
             ),
-            st.Page("pages/domains.py", title="Domains", url_path="domains", icon=":material/timeline:"),
-            st.Page("pages/prune.py", title="Prune", url_path="prune", icon=":material/content_cut:"),
+            st.Page("pages/domains/page.py", title="Domains", url_path="domains", icon=":material/timeline:"),
+            st.Page("pages/prune/page.py", title="Prune", url_path="prune", icon=":material/content_cut:"),
         ],
         "Look": [
             st.Page(
-                "pages/sensitivity.py", title="Sensitivity", url_path="sensitivity", icon=":material/grid_on:"
+                "pages/sensitivity/page.py",
+                title="Sensitivity",
+                url_path="sensitivity",
+                icon=":material/grid_on:",
             ),
             st.Page(
-                "pages/stasis.py",
+                "pages/stasis/page.py",
                 title="Stasis and forgetting",
                 url_path="stasis",
                 icon=":material/trending_up:",
             ),
             st.Page(
-                "pages/lowrank.py",
+                "pages/lowrank/page.py",
                 title="Masks and low rank",
                 url_path="lowrank",
                 icon=":material/compare_arrows:",
             ),
             st.Page(
-                "pages/families.py", title="Families", url_path="families", icon=":material/account_tree:"
+                "pages/families/page.py",
+                title="Families",
+                url_path="families",
+                icon=":material/account_tree:",
             ),
-            st.Page("pages/neurons.py", title="Neurons", url_path="neurons", icon=":material/share:"),
+            st.Page("pages/neurons/page.py", title="Neurons", url_path="neurons", icon=":material/share:"),
             st.Page(
-                "pages/diagnose.py", title="Diagnose", url_path="diagnose", icon=":material/troubleshoot:"
+                "pages/diagnose/page.py",
+                title="Diagnose",
+                url_path="diagnose",
+                icon=":material/troubleshoot:",
             ),
         ],
         "Keep": [
-            st.Page("pages/runs.py", title="Runs", url_path="runs", icon=":material/folder_open:"),
-            st.Page("pages/sweep.py", title="Sweep", url_path="sweep", icon=":material/scatter_plot:"),
-            st.Page("pages/report.py", title="Report", url_path="report", icon=":material/description:"),
+            st.Page("pages/runs/page.py", title="Runs", url_path="runs", icon=":material/folder_open:"),
+            st.Page("pages/sweep/page.py", title="Sweep", url_path="sweep", icon=":material/scatter_plot:"),
+            st.Page("pages/report/page.py", title="Report", url_path="report", icon=":material/description:"),
         ],
     }
     page = st.navigation(sections)

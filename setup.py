@@ -9,7 +9,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-# here -> inside copal_core, where copal_core/shipped.py looks for them
+# here -> inside copal_core, where copal_core/system/shipped.py looks for them
 CARRIED = {
     "assets/tiny": "assets/tiny",
     "assets/recorded": "assets/recorded",

@@ -12,9 +12,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from copal_core import experiment
 from copal_core.config import Protocol, RunConfig
-from copal_core.runs import RECORDED, Runs
+from copal_core.experiment import loop
+from copal_core.store.runs import RECORDED, Runs
 
 RUN_ID = "recorded-smollm2-135m"
 CONFIG = RunConfig(
@@ -38,7 +38,7 @@ def record(root: Path, target: Path = RECORDED / RUN_ID) -> None:
     known = (root / RUN_ID / "run.json").is_file()
     title = "SmolLM2-135M over code, manual and drama"
     store = runs.open(RUN_ID) if known else runs.create(CONFIG, title, run_id=RUN_ID)
-    experiment.run(store, report=lambda event: print(event, flush=True))
+    loop.run(store, report=lambda event: print(event, flush=True))
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in KEPT:

@@ -19,11 +19,11 @@ import torch
 from copal_core import domains
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone, swapped
+from copal_core.compression.masks import prune_block
+from copal_core.compression.restore import dense_weights
 from copal_core.config import Structure, Windows
-from copal_core.criteria._base import build_criterion
-from copal_core.pruning import prune_block
+from copal_core.methods.criteria._base import build_criterion
 from copal_core.statistics.blockwise import HiddenStates
-from copal_core.variants import dense_weights
 
 CASES = (
     ("wanda", "pruned"),

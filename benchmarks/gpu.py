@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.big_model import SHAPES, write
-from copal_core import semi_structured
+from copal_core.analysis import semi_structured
 from copal_core.checkpoints.backbone import Backbone, linears, swapped
-from copal_core.criteria._base import build_criterion
-from copal_core.precision import exact_products
-from copal_core.pruning import prune_block
+from copal_core.compression.masks import prune_block
+from copal_core.methods.criteria._base import build_criterion
 from copal_core.statistics.blockwise import HiddenStates
+from copal_core.system.precision import exact_products
 
 CRITERIA = ("wanda", "copal", "sparsegpt")
 FASTEST_MATRIX = 8192  # rows and columns of the product that tells what the card can do

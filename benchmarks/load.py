@@ -25,10 +25,11 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from benchmarks.pages import ROOT, serve
-from copal_core import jobs, sharing
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.runs import RECORDED, Runs
-from copal_core.store import RunStore
+from copal_core.experiment import processes
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import RECORDED, Runs
+from copal_core.system import sharing
 
 PAGES = ("sensitivity", "stasis", "runs", "report")
 ALLOWED = 6.0  # times what one session takes alone
@@ -120,7 +121,7 @@ def in_turn(folder: Path, people: int) -> list[str]:
             checkpoint="tiny", domains=("python-code",), methods=("wanda:restart",), protocol=small
         )
         stores[f"person {number}"] = Runs(folder).create(config)
-        jobs.start(stores[f"person {number}"])
+        processes.start(stores[f"person {number}"])
     began: list[str] = []
     deadline = time.monotonic() + 600
     while len(began) < people and time.monotonic() < deadline:

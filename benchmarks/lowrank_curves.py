@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from copal_core.comparison.curves import layer_curves
+from copal_core.analysis.layers.curves import layer_curves
 from copal_core.statistics.accumulators import GroupStatistics
 
 SHAPES = {

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from copal_core import decomposing
 from copal_core.config import Protocol, Windows
-from copal_core.decompositions import DecompositionConfig, Decompositions
+from copal_core.experiment import decomposing
+from copal_core.store.decompositions import DecompositionConfig, Decompositions
 
 DOMAINS = ("python-code", "python-manual", "shakespeare")
 PROTOCOL = Protocol(calibration=Windows.parse("32x256"), evaluation=Windows.parse("8x256"), propagate="dense")

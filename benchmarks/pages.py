@@ -74,7 +74,7 @@ def selections() -> list[tuple[str, float]]:
     for name in ("sensitivity", "stasis"):
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
         app.run()
-        app.switch_page(f"pages/{name}.py").run()
+        app.switch_page(f"pages/{name}/page.py").run()
         for index, box in enumerate(app.selectbox):
             if len(box.options) < 2:
                 continue

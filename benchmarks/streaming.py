@@ -17,10 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from copal_core import experiment
 from copal_core.checkpoints import residence
 from copal_core.config import Method, Protocol, RunConfig, Windows
-from copal_core.runs import Runs
+from copal_core.experiment import loop
+from copal_core.store.runs import Runs
 
 KINDS = {"kept": None, "streamed": "1"}  # the limit to plan with: nothing stays under one byte
 
@@ -33,7 +33,7 @@ def one(config: RunConfig, limit: str | None) -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as folder:
         store = Runs(Path(folder)).create(config)
         started = time.perf_counter()
-        experiment.run(store)
+        loop.run(store)
         seconds = time.perf_counter() - started
         digest = hashlib.sha256()
         for path in sorted(store.folder.rglob("*.safetensors")):

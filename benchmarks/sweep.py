@@ -13,9 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from copal_core import cluster, sweeps
+from copal_core.analysis import sweeps
 from copal_core.config import Method, Protocol, Windows
-from copal_core.groups import Groups
+from copal_core.experiment import cluster
+from copal_core.store.groups import Groups
 
 _LEAST = 1.7
 

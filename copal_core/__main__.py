@@ -7,12 +7,12 @@ import sys
 def main() -> int:
     """On a shared server a process waits for its turn first, before anything large is imported."""
     if "COPAL_TICKET" in os.environ:
-        from copal_core import turns
+        from copal_core.system import queueing
 
-        turns.wait()
-    from copal_core import cli
+        queueing.wait()
+    from copal_core.cli.main import main as run_command
 
-    return cli.main()
+    return run_command()
 
 
 if __name__ == "__main__":

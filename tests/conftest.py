@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from copal_core import sharing
 from copal_core.config import Protocol, RunConfig, Structure, Windows
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
+from copal_core.system import sharing
 
 # a shared machine has slow moments; the same examples every time, so that a failure repeats
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -155,9 +155,9 @@ def finished(
     tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., RunConfig]
 ) -> Callable[[str, str], RunStore]:
     """finished(structure, propagate) -> a run of every criterion with every strategy over three domains."""
-    from copal_core import experiment
-    from copal_core.criteria import CRITERIA
-    from copal_core.strategies import STRATEGIES
+    from copal_core.experiment import loop
+    from copal_core.methods.criteria import CRITERIA
+    from copal_core.methods.strategies import STRATEGIES
 
     methods = [f"{criterion}:{strategy}" for criterion in CRITERIA.names() for strategy in STRATEGIES.names()]
 
@@ -167,7 +167,7 @@ def finished(
         asked = Structure.parse(pattern, group=group or None)
         config = small_config(methods, domains=3, structure=asked, propagate=propagate)
         store = Runs(tmp_path_factory.mktemp("finished")).create(config)
-        experiment.run(store)
+        loop.run(store)
         return store
 
     return compute

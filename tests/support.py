@@ -9,14 +9,14 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from copal_core.job_folder import JobFolder
+from copal_core.store.folder import JobFolder
 
 T = TypeVar("T")
 
 _AT_THE_FIRST_BLOCK = """
 import os, signal, sys
 from copal_core.cli import main
-from copal_core.store import RunStore
+from copal_core.store.run_store import RunStore
 append = RunStore.append_event
 def append_and_end(store, event):
     append(store, event)

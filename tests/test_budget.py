@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from copal_core import budget
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
-from copal_core.factored.packed import load_factors, save_factors
-from copal_core.lowrank._base import Factors
-from copal_core.masks import select
+from copal_core.export.packed_factors import load_factors, save_factors
+from copal_core.methods import stored_size
+from copal_core.methods.lowrank._base import Factors
+from copal_core.methods.masks import select
 
 SHAPES = [(8, 16), (7, 12), (33, 20), (64, 24)]
 
@@ -39,9 +39,9 @@ def test_a_packed_mask_has_the_bytes_of_the_budget(rows: int, columns: int, spar
     weight = weights(rows, columns).half()
     kept = select(weight.float().abs(), Structure(sparsity=sparsity)).kept
     mask, values = np.packbits(kept.numpy().ravel()), weight[kept].numpy()
-    size = budget.mask_bytes(rows, columns, int(kept.sum()))
+    size = stored_size.mask_bytes(rows, columns, int(kept.sum()))
     assert mask.nbytes + values.nbytes == size
-    assert budget.structure_bytes(Structure(sparsity=sparsity), rows, columns, int(kept.sum())) == size
+    assert stored_size.structure_bytes(Structure(sparsity=sparsity), rows, columns, int(kept.sum())) == size
     loaded = np.zeros(rows * columns, np.float16)
     loaded[np.unpackbits(mask, count=rows * columns).astype(bool)] = values
     assert np.array_equal(loaded.reshape(rows, columns), (weight * kept).numpy())
@@ -53,11 +53,11 @@ def test_a_packed_pattern_has_the_bytes_of_the_budget(rows: int, columns: int, k
     """The kept values, and the place of each in its group, are enough to have the layer back."""
     weight, structure = weights(rows, columns).half(), Structure(kind="n:m", keep=keep, group_size=group)
     kept = select(weight.float().abs(), structure).kept
-    values, bits = weight[kept].numpy(), budget.place_bits(group)
+    values, bits = weight[kept].numpy(), stored_size.place_bits(group)
     places = (kept.nonzero()[:, 1] % group).numpy().astype(np.uint8)  # in the order of the values
     packed = np.packbits(np.unpackbits(places[:, None], axis=1)[:, 8 - bits :].ravel())
-    assert packed.nbytes + values.nbytes == budget.pattern_bytes(rows, columns, keep, group)
-    assert budget.structure_bytes(structure, rows, columns, len(values)) == packed.nbytes + values.nbytes
+    assert packed.nbytes + values.nbytes == stored_size.pattern_bytes(rows, columns, keep, group)
+    assert stored_size.structure_bytes(structure, rows, columns, len(values)) == packed.nbytes + values.nbytes
     flat = np.unpackbits(packed, count=len(values) * bits).reshape(-1, bits)
     again = np.packbits(np.pad(flat, ((0, 0), (8 - bits, 0))), axis=1).reshape(rows, -1, keep)
     loaded = np.zeros((rows, columns // group, group), np.float16)
@@ -66,8 +66,8 @@ def test_a_packed_pattern_has_the_bytes_of_the_budget(rows: int, columns: int, k
 
 
 def test_nothing_removed_is_stored_dense() -> None:
-    assert budget.structure_bytes(Structure(sparsity=0.0), 8, 8, 64) == budget.dense_bytes(8, 8)
-    assert budget.structure_bytes(Structure(sparsity=0.01), 8, 8, 64) == budget.dense_bytes(8, 8)
+    assert stored_size.structure_bytes(Structure(sparsity=0.0), 8, 8, 64) == stored_size.dense_bytes(8, 8)
+    assert stored_size.structure_bytes(Structure(sparsity=0.01), 8, 8, 64) == stored_size.dense_bytes(8, 8)
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
@@ -78,41 +78,41 @@ def test_a_file_of_factors_has_the_bytes_of_the_budget(
     factors = Factors(weights(rows, rank), weights(rank, columns))
     path = tmp_path / "factors.safetensors"
     save_factors(path, {"layer": factors})
-    assert data_bytes(path) == budget.rank_bytes(rows, columns, rank) == 2 * factors.parameters
+    assert data_bytes(path) == stored_size.rank_bytes(rows, columns, rank) == 2 * factors.parameters
     assert torch.allclose(load_factors(path)["layer"].weight(), factors.weight(), atol=0.02)
 
 
 @given(some.integers(1, 300), some.integers(1, 300), some.floats(0, 1))
 def test_the_rank_at_a_share_is_the_largest_that_fits(rows: int, columns: int, share: float) -> None:
-    rank = budget.rank_at(rows, columns, share)
+    rank = stored_size.rank_at(rows, columns, share)
     if share >= 1:
         assert rank == min(rows, columns)
         return
     dense = rows * columns
-    assert budget.rank_parameters(rows, columns, rank) <= share * dense + 1e-6 * (rows + columns)
+    assert stored_size.rank_parameters(rows, columns, rank) <= share * dense + 1e-6 * (rows + columns)
     if rank < min(rows, columns):
-        assert budget.rank_parameters(rows, columns, rank + 1) > share * dense - 1e-6 * dense
+        assert stored_size.rank_parameters(rows, columns, rank + 1) > share * dense - 1e-6 * dense
 
 
 @given(some.floats(0.07, 0.999))
 def test_the_sparsity_at_a_share_uses_all_of_it(share: float) -> None:
-    sparsity = budget.sparsity_at(share)
-    assert budget.mask_share(sparsity) == pytest.approx(share)
+    sparsity = stored_size.sparsity_at(share)
+    assert stored_size.mask_share(sparsity) == pytest.approx(share)
 
 
 def test_known_sizes() -> None:
-    assert budget.structure_share(Structure(sparsity=0.5)) == 0.5625
-    assert budget.structure_share(Structure(kind="n:m", keep=2, group_size=4)) == 0.5625
-    assert budget.structure_share(Structure(sparsity=0.0)) == 1.0
-    assert budget.place_bits(4) == 2
-    assert budget.rank_at(576, 576, 0.5625) == 162
-    assert budget.sparsity_at(1.0) == 0.0 and budget.sparsity_at(0.0) == 1.0
+    assert stored_size.structure_share(Structure(sparsity=0.5)) == 0.5625
+    assert stored_size.structure_share(Structure(kind="n:m", keep=2, group_size=4)) == 0.5625
+    assert stored_size.structure_share(Structure(sparsity=0.0)) == 1.0
+    assert stored_size.place_bits(4) == 2
+    assert stored_size.rank_at(576, 576, 0.5625) == 162
+    assert stored_size.sparsity_at(1.0) == 0.0 and stored_size.sparsity_at(0.0) == 1.0
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_what_is_no_share_is_refused(share: float) -> None:
     with pytest.raises(InvalidValueError, match="use 0 to 1"):
-        budget.rank_at(8, 8, share)
+        stored_size.rank_at(8, 8, share)
 
 
 def test_the_header_is_json(tmp_path: Path) -> None:

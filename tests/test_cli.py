@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from copal_core.cli import main
+from copal_core.cli.main import main
 from copal_core.config import RunConfig
-from copal_core.runs import Runs
+from copal_core.store.runs import Runs
 from tests.support import ended_by
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +168,7 @@ def test_structure_as_it_is_asked_for(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], described: str
 ) -> None:
     seen: list[RunConfig] = []
-    monkeypatch.setattr("copal_core.cli.print_plan", lambda config, as_json: seen.append(config))
+    monkeypatch.setattr("copal_core.cli.main.print_plan", lambda config, as_json: seen.append(config))
     assert main([*arguments, *given, "--plan"]) == 0
     assert str(seen[0].structure) == described
     assert RunConfig.from_json(seen[0].canonical()) == seen[0]
@@ -195,7 +195,7 @@ def test_a_relative_file_is_found_from_another_folder(
     assert relative != arguments
     monkeypatch.chdir(home)
     with monkeypatch.context() as patch:  # made, and nothing sampled yet
-        patch.setattr("copal_core.cli._compute", lambda store, options: 0)
+        patch.setattr("copal_core.cli.main._compute", lambda store, options: 0)
         assert run_here(capsys, *relative)[0] == 0
     (made,) = runs.list()
     assert runs.open(made.id).config.domains == tuple(texts[:2])
@@ -205,7 +205,7 @@ def test_a_relative_file_is_found_from_another_folder(
     # a branch made from one folder, and resumed from another
     (elsewhere / "next.txt").write_text(Path(texts[2]).read_text())
     with monkeypatch.context() as patch:
-        patch.setattr("copal_core.cli._compute", lambda store, options: 0)
+        patch.setattr("copal_core.cli.main._compute", lambda store, options: 0)
         assert run_here(capsys, "branch", made.id, "--step", "1", "--domain", "next.txt")[0] == 0
     monkeypatch.chdir(home)
     branched = next(run for run in runs.list() if run.id != made.id)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from copal_core import cli
+from copal_core.cli import main
 from copal_core.config import Method
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,10 +116,10 @@ def test_they_are_in_the_forms_and_the_page_opens(checkout: Path, result: dict[s
         "import streamlit.runtime.scriptrunner.script_runner as runner\n"
         "runner._mpa_v1 = lambda main: exec(compile(Path(main).read_text(), main, 'exec'), {'__name__': '__main__'})\n"
         f"app = AppTest.from_file('app.py', default_timeout=300)\napp.query_params['run'] = {result['run']!r}\n"
-        "app = app.run().switch_page('pages/thresholds.py').run()\n"
+        "app = app.run().switch_page('pages/thresholds/page.py').run()\n"
         "assert not app.exception and not app.error, (app.exception, app.error)\n"
         "assert app.title[0].value == 'Thresholds' and len(app.get('plotly_chart')) == 1\n"
-        "from pages.components import words\n"
+        "from pages.shared import words\n"
         "assert 'mean-activation' in words.criteria() and 'scaled-svd' in words.decompositions()\n"
         "assert words.strategies()['fade'].startswith('A fading memory')\n"
     )
@@ -157,7 +157,7 @@ def test_documented_commands_are_the_program_s() -> None:
     assert len(found) > 8
     for words in found:
         try:
-            options = cli._parser().parse_args(words)
+            options = main._parser().parse_args(words)
         except SystemExit:
             pytest.fail(f"'{shlex.join(words)}' is documented and refused")
         if words[0] == "run":

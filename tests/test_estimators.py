@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from copal_core.analysis.estimators import finite_difference_errors
 from copal_core.errors import InvalidValueError
-from copal_core.estimators import finite_difference_errors
 
 
 def test_small_steps_lose_digits_and_moderate_ones_agree() -> None:

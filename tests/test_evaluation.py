@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.evaluation import evaluate, summarise, token_losses
+from copal_core.experiment.evaluation import evaluate, summarise, token_losses
 from copal_core.statistics.blockwise import HiddenStates
 
 LLAMA3 = {
@@ -106,7 +106,7 @@ def test_sets_of_different_length_at_once(small_model: Path, windows: Tensor) ->
 def test_logits_in_parts_give_the_same_loss(
     small_model: Path, windows: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from copal_core import evaluation
+    from copal_core.experiment import evaluation
 
     backbone = Backbone(small_model, "cpu", "float32")
     whole = token_losses(backbone, [windows])[0]

@@ -8,11 +8,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from copal_core.criteria import CRITERIA
-from copal_core.masks import removed_count
-from copal_core.results import perplexity_matrix
-from copal_core.store import RunStore
-from copal_core.strategies import STRATEGIES
+from copal_core.analysis.results import perplexity_matrix
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.masks import removed_count
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.store.run_store import RunStore
 
 STRUCTURES = ("unstructured row", "unstructured layer", "2:4", "4:8")
 PROPAGATIONS = ("pruned", "dense")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from copal_core import files
 from copal_core.errors import RunError
+from copal_core.system import files
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:

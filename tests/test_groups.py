@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from copal_core import bands, experiment, grouping, jobs, likeness, shelf
-from copal_core.cli import main
+from copal_core.analysis import bands, comparability
+from copal_core.cli.main import main
 from copal_core.config import RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.groups import Groups, orders, seeds
-from copal_core.job_folder import RunState
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import group_loop, loop, processes
+from copal_core.store import shelf
+from copal_core.store.folder import RunState
+from copal_core.store.groups import Groups, orders, seeds
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 METHODS = ["copal:accumulate", "wanda:restart"]
 
@@ -30,7 +32,7 @@ def config(small_config: Callable[..., RunConfig]) -> RunConfig:
 @pytest.fixture
 def base(runs: Runs, config: RunConfig) -> RunStore:
     store = runs.create(config, title="Base")
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
@@ -79,17 +81,17 @@ def test_too_many_orders_are_refused_and_a_draw_of_them_is_not(
 def test_a_group_computes_its_runs_and_takes_the_base_for_its_own(runs: Runs, base: RunStore) -> None:
     group = Groups(runs.root).create("repeat", seeds(base.config, 3), base, "Three")
     assert group.members[0].run == base.id
-    grouping.compute(group)
+    group_loop.compute(group)
     assert group.state().status == "done"
-    assert grouping.progress(group) == (3, 1.0)
+    assert group_loop.progress(group) == (3, 1.0)
     stores = group.finished()
     assert [store.config.protocol.seed for store in stores] == [0, 1, 2]
     assert (base.folder / "memory").is_dir()  # the base keeps what a branch needs
     assert not (stores[1].folder / "memory").exists()
     with pytest.raises(RunError, match="kept no memory"):
-        jobs.branch(stores[1], 1, base.config.domains[1])
+        processes.branch(stores[1], 1, base.config.domains[1])
     alone = runs.create(stores[1].config)  # a member is a run like any other
-    experiment.run(alone)
+    loop.run(alone)
     assert alone.perplexity().equals(stores[1].perplexity())
 
 
@@ -101,16 +103,16 @@ def test_cancelled_and_resumed(runs: Runs, config: RunConfig) -> None:
         return any(event["event"] == "block" and event["member"] == 2 for event in seen)
 
     with pytest.raises(Cancelled):
-        grouping.compute(group, seen.append, stop)
+        group_loop.compute(group, seen.append, stop)
     assert group.state().status == "cancelled"
     first, second = group.stores()
     assert (first.state().status, second.state().status) == ("done", "cancelled")
     kept = first.folder.joinpath("results.sqlite").read_bytes()
-    grouping.compute(group)
+    group_loop.compute(group)
     assert group.state().status == "done"
     assert first.folder.joinpath("results.sqlite").read_bytes() == kept  # not computed again
     undisturbed = runs.create(second.config)
-    experiment.run(undisturbed)
+    loop.run(undisturbed)
     assert undisturbed.perplexity().equals(second.perplexity())
 
 
@@ -121,24 +123,24 @@ def test_a_killed_group_is_interrupted_and_goes_on(runs: Runs, config: RunConfig
     with group.lock():
         assert group.state().status == "running"
         with pytest.raises(RunError, match="being computed"):
-            grouping.start(group)
-    grouping.compute(group)
+            group_loop.start(group)
+    group_loop.compute(group)
     assert group.state().status == "done"
 
 
 def test_a_discarded_group_comes_back_with_its_runs(runs: Runs, base: RunStore) -> None:
     root = Groups(runs.root)
     group = root.create("repeat", seeds(base.config, 3), base)
-    grouping.compute(group)
+    group_loop.compute(group)
     with group.lock(), pytest.raises(RunError, match="cancel it, then delete"):
-        grouping.discard(group)
-    grouping.discard(group)
+        group_loop.discard(group)
+    group_loop.discard(group)
     assert root.list() == []
     assert [run.id for run in runs.list()] == [base.id]  # the base is a run of its own
     shelf.restore(runs.root, group.members[2].run)
     (back,) = root.list()
     assert [store.config.protocol.seed for store in back.finished()] == [0, 2]
-    grouping.compute(back)
+    group_loop.compute(back)
     assert len(back.finished()) == 3
 
 
@@ -147,7 +149,7 @@ def test_a_member_that_fails_holds_up_no_other(runs: Runs, config: RunConfig) ->
     broken = RunConfig(**{**dict(config), "protocol": type(config.protocol)(**changed)})
     group = Groups(runs.root).create("repeat", [broken, config])
     with pytest.raises(RunError, match="1 of 2 runs did not finish"):
-        grouping.compute(group)
+        group_loop.compute(group)
     assert group.state().status == "failed"
     assert [store.state().status for store in group.stores()] == ["failed", "done"]
 
@@ -251,14 +253,14 @@ def test_only_like_runs_are_drawn_together(
     runs: Runs, base: RunStore, small_config: Callable[..., RunConfig]
 ) -> None:
     sparser = runs.create(small_config(METHODS, domains=2, structure=Structure(sparsity=0.6)))
-    experiment.run(sparser)
+    loop.run(sparser)
     other_seed = runs.create(small_config(METHODS, domains=2, seed=1))
-    experiment.run(other_seed)
-    parts = likeness.alike([base, other_seed, sparser])
+    loop.run(other_seed)
+    parts = comparability.alike([base, other_seed, sparser])
     assert [[store.id for store in part] for part in parts] == [[base.id, sparser.id], [other_seed.id]]
-    assert "seed 0 against 1" in likeness.reason([base, other_seed, sparser])
-    assert likeness.reason([base, sparser]) == ""
+    assert "seed 0 against 1" in comparability.reason([base, other_seed, sparser])
+    assert comparability.reason([base, sparser]) == ""
     content = json.loads((sparser.folder / "run.json").read_text())
     content["info"]["domains"][0]["content_hash"] = "f" * 64
     (sparser.folder / "run.json").write_text(json.dumps(content))
-    assert "text of a domain has changed" in likeness.reason([base, RunStore(sparser.folder)])
+    assert "text of a domain has changed" in comparability.reason([base, RunStore(sparser.folder)])

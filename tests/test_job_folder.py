@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from copal_core import files, jobs, soundness
+from copal_core.analysis.diagnosis.attributions import Attribution, Request
 from copal_core.config import RunConfig
-from copal_core.decompositions import DecompositionConfig, Decompositions
-from copal_core.diagnosis.attributions import Attribution, Request
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.groups import Groups, seeds
-from copal_core.job_folder import JobFolder, RunState, ending
-from copal_core.runs import Runs
+from copal_core.experiment import processes
+from copal_core.store import soundness
+from copal_core.store.decompositions import DecompositionConfig, Decompositions
+from copal_core.store.folder import JobFolder, RunState, ending
+from copal_core.store.groups import Groups, seeds
+from copal_core.store.runs import Runs
+from copal_core.system import files
 
 KINDS = ("run", "group", "decomposition", "attribution")
 
@@ -55,7 +57,7 @@ def test_a_killed_process_is_an_interruption(job: JobFolder) -> None:
         with pytest.raises(RunError, match="being computed by another process"), job.lock():
             pass
         with pytest.raises(RunError, match="being computed already"):
-            jobs.launch(job, [])
+            processes.launch(job, [])
 
 
 def test_a_process_has_a_minute_to_begin(job: JobFolder) -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from copal_core import masks
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
-from copal_core.masks import removed_count, select
+from copal_core.methods import masks
+from copal_core.methods.masks import removed_count, select
 
 # few distinct values: ties, zeros and whole constant rows are the rule
 VALUES = st.sampled_from([0.0, 0.0, 1.0, 1.0, 2.0**-100, 2.5, 2.0**127]) | st.floats(

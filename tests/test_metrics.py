@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from copal_core import metrics
+from copal_core.analysis import metrics
+from copal_core.analysis.results import perplexity_matrix, stasis_by_step
 from copal_core.errors import InvalidValueError, NumericalError
-from copal_core.results import perplexity_matrix, stasis_by_step
 
 # three domains: row 0 dense, then after each step
 R = np.array(

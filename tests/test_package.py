@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from copal_core import shipped
+from copal_core.system import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = (
@@ -72,7 +72,7 @@ def test_a_run_of_tiny_outside_the_checkout(installed: Path, tmp_path: Path) -> 
 
 def test_the_command_is_installed_and_typed(installed: Path) -> None:
     (entry_points,) = installed.glob("copal_explorer-*.dist-info/entry_points.txt")
-    assert "copal = copal_core.cli:main" in entry_points.read_text()
+    assert "copal = copal_core.cli.main:main" in entry_points.read_text()
     assert (installed / "copal_core" / "py.typed").exists()
     (metadata,) = installed.glob("copal_explorer-*.dist-info/METADATA")
     needed = {
@@ -88,13 +88,13 @@ def test_the_command_is_installed_and_typed(installed: Path) -> None:
 
 def test_the_app_is_installed(installed: Path, tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path\nfrom copal_core.shipped import app, assets\n"
+        "from pathlib import Path\nfrom copal_core.system.shipped import app, assets\n"
         "import sys\nsys.path.insert(0, str(app().parent))\n"
         "from streamlit.testing.v1 import AppTest\nimport streamlit.runtime.scriptrunner.script_runner as runner\n"
         "runner._mpa_v1 = lambda main: exec(compile(Path(main).read_text(), main, 'exec'), {'__name__': '__main__'})\n"
         "opened = AppTest.from_file(app(), default_timeout=300).run()\n"
         "assert not opened.exception, opened.exception\n"
-        "from pages.components import ICON\n"
+        "from pages.shared import ICON\n"
         "assert Path(ICON).is_file() and (assets('tiny') / 'config.json').is_file()\n"
         "print(app()); print(opened.title[0].value)\n"
     )

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from copal_core import preflight
 from copal_core.checkpoints import Description, locate
 from copal_core.config import RunConfig, Windows
-from copal_core.progress import Meter, steps, total_cost
+from copal_core.experiment import preflight
+from copal_core.experiment.progress import Meter, steps, total_cost
 
 Config = Callable[..., RunConfig]
 
@@ -136,7 +136,7 @@ def test_a_run_computes_all_methods_of_a_step_before_the_next(small_config: Conf
 
 def test_the_time_left_follows_the_pace_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("copal_core.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("copal_core.experiment.progress.time.perf_counter", lambda: now[0])
     meter = Meter(100.0)
     meter.skip(50)  # done by an earlier process: no part of the pace
     assert meter.seconds_left is None and meter.share == 0.5
@@ -162,7 +162,7 @@ def test_the_time_left_of_a_short_run_neither_begins_at_half_an_hour_nor_jumps_u
     assert naive[0] > 20 * ends  # what dividing all seconds by the work done would say
 
     now = [0.0]
-    monkeypatch.setattr("copal_core.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("copal_core.experiment.progress.time.perf_counter", lambda: now[0])
     meter, told = Meter(total), []
     for moment in times:
         now[0] = float(moment)
@@ -178,7 +178,7 @@ def test_the_time_left_of_a_short_run_neither_begins_at_half_an_hour_nor_jumps_u
 
 def test_a_long_run_tells_its_time_left_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("copal_core.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("copal_core.experiment.progress.time.perf_counter", lambda: now[0])
     meter = Meter(10_000.0)
     for moment in (30.0, 40.0, 46.0):
         now[0] = moment

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from copal_core import experiment
+from copal_core.analysis.results import perplexity_matrix
 from copal_core.checkpoints.sources import bundled_gguf
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.results import perplexity_matrix
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import loop
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 METHODS = ("copal:accumulate", "wanda:restart")
 DOMAINS = ("python-code", "shakespeare")
@@ -23,7 +23,7 @@ def computed(root: Path, checkpoint: str, windows: tuple[str, str]) -> RunStore:
     protocol = Protocol(calibration=calibration, evaluation=evaluation, device="cpu", dtype="float32")
     config = RunConfig(checkpoint=checkpoint, domains=DOMAINS, methods=METHODS, protocol=protocol)
     store = Runs(root).create(config)
-    experiment.run(store)
+    loop.run(store)
     return store
 
 

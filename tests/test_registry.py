@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from copal_core.criteria import CRITERIA
 from copal_core.errors import InvalidValueError
-from copal_core.neurons import NEURONS
-from copal_core.registry import Registry
-from copal_core.strategies import STRATEGIES
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.system.registry import Registry
 
 METHOD = '''"""What {name} does, in one sentence.
 
@@ -33,7 +33,7 @@ def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     folder = tmp_path / package
     folder.mkdir()
     (folder / "__init__.py").write_text(
-        "from copal_core.registry import Registry\nTHINGS = Registry('thing', __name__)\n"
+        "from copal_core.system.registry import Registry\nTHINGS = Registry('thing', __name__)\n"
     )
     (folder / "_shared.py").write_text("raise RuntimeError('not a method')")
     (folder / "first_one.py").write_text(METHOD.format(name="first-one", package=package))
@@ -99,10 +99,12 @@ def test_names_are_known_without_torch() -> None:
     """Configuration, names, run store, figures' data and preflight: what a page needs before it computes."""
     code = (
         "import sys\n"
-        "from copal_core import cli, config, jobs, metrics, preflight, results, runs\n"
+        "from copal_core import config\nfrom copal_core.analysis import metrics, results\n"
+        "from copal_core.cli import main\nfrom copal_core.experiment import preflight, processes\n"
+        "from copal_core.store import runs\n"
         "from copal_core.checkpoints import catalogue\n"
-        "from copal_core.criteria import CRITERIA\n"
-        "from copal_core.strategies import STRATEGIES\n"
+        "from copal_core.methods.criteria import CRITERIA\n"
+        "from copal_core.methods.strategies import STRATEGIES\n"
         "from copal_core.domains import builtins\n"
         "CRITERIA.summaries(), STRATEGIES.summaries(), catalogue(), builtins(), runs.Runs().list()\n"
         "heavy = {'torch', 'transformers', 'datasets', 'streamlit'} & sys.modules.keys()\n"

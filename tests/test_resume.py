@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from copal_core import experiment, files, jobs
+from copal_core.analysis.results import perplexity_matrix
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.results import perplexity_matrix
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import loop
+from copal_core.experiment import processes as jobs
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
+from copal_core.system import files
 from tests.support import wait_until
 
 METHODS = ["copal:accumulate", "sparsegpt:sequential", "wanda:joint", "magnitude:restart"]
@@ -32,13 +34,13 @@ Same = Callable[[RunStore, RunStore], None]
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., RunConfig]) -> RunStore:
     store = Runs(tmp_path_factory.mktemp("undisturbed")).create(small_config(METHODS, domains=3))
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
 def test_the_same_run_twice_is_the_same(undisturbed: RunStore, runs: Runs, same_outcome: Same) -> None:
     again = runs.create(undisturbed.config)
-    experiment.run(again)
+    loop.run(again)
     same_outcome(again, undisturbed)
 
 
@@ -59,7 +61,7 @@ def test_a_damaged_file_of_a_finished_run_is_computed_again(
     else:
         path.write_bytes(content[:-7] if how == "cut short" else b"")
     events: list[dict[str, Any]] = []
-    experiment.run(store, events.append)
+    loop.run(store, events.append)
     repairs = [event for event in events if event["event"] == "repair"]
     assert [(one["method"], one["step"], one["block"]) for one in repairs] == [(method, 2, 0)]
     assert path.name in repairs[0]["message"] and ("missing" in repairs[0]["message"]) == (how == "missing")
@@ -77,12 +79,12 @@ def test_factors_neurons_and_a_hybrids_masks_are_missed_too(
     runs: Runs, small_config: Callable[..., RunConfig], method: str, kind: str
 ) -> None:
     store = runs.create(small_config([method], domains=1))
-    experiment.run(store)
+    loop.run(store)
     path = next(iter(sorted((store.folder / kind).rglob("*.safetensors"))))
     content = path.read_bytes()
     path.unlink()
     events: list[dict[str, Any]] = []
-    experiment.run(store, events.append)
+    loop.run(store, events.append)
     assert "repair" in {event["event"] for event in events} and path.read_bytes() == content
     assert store.finished_blocks(method, 1) == 2
 
@@ -96,7 +98,7 @@ def test_a_damaged_file_that_cannot_be_computed_again_is_said(undisturbed: RunSt
     with pytest.raises(
         RunError, match=r"block-001.safetensors of run .* is missing, and the memory .* start a new run"
     ):
-        experiment.run(store)
+        loop.run(store)
     assert store.state().status == "failed" and store.finished_blocks("copal:accumulate", 3) == 2
 
 
@@ -105,7 +107,7 @@ def test_another_seed_is_another_run(undisturbed: RunStore, runs: Runs) -> None:
     other = runs.create(
         RunConfig(**{**config.model_dump(), "protocol": config.protocol.model_copy(update={"seed": 1})})
     )
-    experiment.run(other)
+    loop.run(other)
     assert (other.folder / "windows/domain-00.safetensors").read_bytes() != (
         undisturbed.folder / "windows/domain-00.safetensors"
     ).read_bytes()
@@ -113,7 +115,7 @@ def test_another_seed_is_another_run(undisturbed: RunStore, runs: Runs) -> None:
 
 def test_a_finished_run_is_not_computed_again(undisturbed: RunStore) -> None:
     events: list[dict[str, Any]] = []
-    experiment.run(undisturbed, events.append)
+    loop.run(undisturbed, events.append)
     assert [event["event"] for event in events] == ["done"]
 
 
@@ -129,14 +131,14 @@ def test_cancel_stops_within_a_block_and_resume_ends_the_same(
             blocks.append(event)
 
     with pytest.raises(Cancelled):
-        experiment.run(store, report, lambda: len(blocks) >= after)
+        loop.run(store, report, lambda: len(blocks) >= after)
     assert len(blocks) == after
     assert store.layers().groupby(["method", "step", "block"]).ngroups <= after + 1
     state = store.state()
     assert state.status == "cancelled" and "resume" in state.message
     assert state.progress < 1
 
-    experiment.run(store)
+    loop.run(store)
     assert store.state().status == "done" and store.state().progress == 1
     same_outcome(store, undisturbed)
 
@@ -146,11 +148,11 @@ def test_a_cancelled_run_with_dense_propagation_ends_the_same(
 ) -> None:
     config, blocks = small_config(METHODS, propagate="dense"), []
     straight, stopped = runs.create(config), runs.create(config)
-    experiment.run(straight)
+    loop.run(straight)
     for until in (2, 5, 6):  # stopped three times, once inside a step
         with pytest.raises(Cancelled):
-            experiment.run(stopped, blocks.append, lambda until=until: len(blocks) >= until)
-    experiment.run(stopped)
+            loop.run(stopped, blocks.append, lambda until=until: len(blocks) >= until)
+    loop.run(stopped)
     same_outcome(stopped, straight)
 
 
@@ -168,11 +170,11 @@ def test_a_full_disk_fails_clearly_and_the_run_resumes(
 
     monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(RunError, match=r"the disk is full: .*free some space, then resume"):
-        experiment.run(store)
+        loop.run(store)
     assert store.state().status == "failed" and "disk is full" in store.state().message
     assert not list(store.folder.rglob("*.tmp"))
     monkeypatch.undo()
-    experiment.run(store)
+    loop.run(store)
     same_outcome(store, undisturbed)
 
 
@@ -190,12 +192,12 @@ def test_a_changed_checkpoint_is_not_mixed_in(
     config = RunConfig(**{**small_config(["wanda:restart"]).model_dump(), "checkpoint": str(folder)})
     store, stop = runs.create(config), iter([False] * 6)
     with pytest.raises(Cancelled):
-        experiment.run(store, should_stop=lambda: next(stop, True))
+        loop.run(store, should_stop=lambda: next(stop, True))
     other = make_model(num_hidden_layers=3)
     for path in other.iterdir():
         path.replace(folder / path.name)
     with pytest.raises(RunError, match="has changed since the run began"):
-        experiment.run(store)
+        loop.run(store)
 
 
 def test_groups_that_do_not_divide_are_refused_before_anything_is_computed(
@@ -205,13 +207,13 @@ def test_groups_that_do_not_divide_are_refused_before_anything_is_computed(
 
     store = runs.create(small_config(["wanda:restart"], structure=Structure.parse("3:7")))
     with pytest.raises(InvalidValueError, match="3:7 needs an input dimension that 7 divides"):
-        experiment.run(store)
+        loop.run(store)
     assert store.perplexity().empty and store.windows(0) is None
 
 
 def test_two_processes_do_not_compute_one_run(undisturbed: RunStore) -> None:
     with undisturbed.lock(), pytest.raises(RunError, match="computed by another process"):
-        experiment.run(undisturbed)
+        loop.run(undisturbed)
 
 
 # -- branch --------------------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ def test_a_branch_shares_the_past_and_completes_the_matrix(
     assert branch.domains[:2] == undisturbed.domains[:2] and len(branch.domains) == 3
     assert branch.info["branched_from"] == undisturbed.id
     computed: list[dict[str, Any]] = []
-    experiment.run(branch, computed.append)
+    loop.run(branch, computed.append)
 
     assert {event["step"] for event in computed if event["event"] == "block"} == {3}
     for method in METHODS:
@@ -242,7 +244,7 @@ def test_a_branch_shares_the_past_and_completes_the_matrix(
 
     # and it is what the same domains from the start give
     straight = Runs(tmp_path / "runs").create(branch.config)
-    experiment.run(straight)
+    loop.run(straight)
     assert straight.perplexity().equals(branch.perplexity())
 
 
@@ -267,7 +269,7 @@ def test_a_branch_is_refused_where_it_cannot_start(
 def processes() -> Iterator[Any]:
     """Starts processes that have imported torch already; each runs the command line, and can be killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["copal_core.experiment", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(["copal_core.experiment.loop", "transformers.models.llama.modeling_llama"])
     yield context
 
 
@@ -284,7 +286,7 @@ def _resume_until(run: str, moment: tuple[str, int], log: str) -> None:
 
     import torch
 
-    from copal_core.cli import main
+    from copal_core.cli.main import main
 
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "a")  # noqa: SIM115  the process ends with it
@@ -339,7 +341,7 @@ def test_killed_at_ten_random_moments(
             assert (store.folder / "events.jsonl").stat().st_size == moment[1]
         else:
             assert list(store.folder.rglob("*.tmp"))
-        experiment.run(store)
+        loop.run(store)
         assert store.state().status == "done" and not list(store.folder.rglob("*.tmp"))
         same_outcome(store, undisturbed)
 
@@ -360,7 +362,7 @@ def test_killed_inside_a_transaction(
 ) -> None:
     store, blocks = runs.create(undisturbed.config), []
     with pytest.raises(Cancelled):
-        experiment.run(store, blocks.append, lambda: len(blocks) >= 6)
+        loop.run(store, blocks.append, lambda: len(blocks) >= 6)
     before = store.layers()
     process = processes.Process(
         target=_die_inside_a_transaction, args=(str(store.folder / "results.sqlite"),)
@@ -369,7 +371,7 @@ def test_killed_inside_a_transaction(
     process.join()
     assert (store.folder / "results.sqlite-journal").stat().st_size > 0
     assert store.layers().equals(before)  # the reader rolls the half-done transaction back
-    experiment.run(store)
+    loop.run(store)
     same_outcome(store, undisturbed)
 
 
@@ -392,7 +394,7 @@ def test_files_left_by_a_kill_are_removed(undisturbed: RunStore, runs: Runs) -> 
     left = store.folder / "masks" / "m" / ".block-000.safetensors.abc.tmp"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    experiment.run(store)
+    loop.run(store)
     assert not left.exists()
 
 
@@ -434,6 +436,6 @@ def test_a_job_cancelled_at_once_stops(undisturbed: RunStore, runs: Runs) -> Non
 
 def test_a_recorded_run_is_never_started_or_cancelled(undisturbed: RunStore) -> None:
     recorded = RunStore(undisturbed.folder, recorded=True)
-    for action in (jobs.start, jobs.cancel, experiment.run):
+    for action in (jobs.start, jobs.cancel, loop.run):
         with pytest.raises(RunError, match="recorded run"):
             action(recorded)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from copal_core import experiment, jobs, shelf
-from copal_core.cli import main
+from copal_core.cli.main import main
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.runs import Runs, matching
-from copal_core.store import RunState, RunStore
+from copal_core.experiment import loop, processes
+from copal_core.store import shelf
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs, matching
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def store(runs: Runs, small_config: Callable[..., RunConfig]) -> RunStore:
 def computed(runs: Runs, small_config: Callable[..., RunConfig]) -> RunStore:
     """A finished run of two methods over three domains."""
     store = runs.create(small_config(["copal:accumulate", "sparsegpt:sequential"], domains=3), title="Done")
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
@@ -75,7 +76,7 @@ def test_what_may_not_be_deleted(runs: Runs, store: RunStore) -> None:
     recorded = RunStore(store.folder, recorded=True)
     for action in (
         shelf.delete,
-        jobs.undo,
+        processes.undo,
         lambda run: shelf.rename(run, "x"),
         lambda run: shelf.note(run, "x"),
     ):
@@ -108,7 +109,7 @@ def test_undoing_a_domain_keeps_the_past_and_the_original(
     small_config: Callable[..., RunConfig],
 ) -> None:
     before = computed.perplexity()
-    undone = jobs.undo(computed)
+    undone = processes.undo(computed)
     assert undone.state().status == "done"
     assert undone.config.domains == computed.config.domains[:2]
     assert undone.info["undone_from"] == computed.id
@@ -116,18 +117,18 @@ def test_undoing_a_domain_keeps_the_past_and_the_original(
     alone = Runs(computed.folder.parent).create(
         small_config(["copal:accumulate", "sparsegpt:sequential"], domains=2)
     )
-    experiment.run(alone)
+    loop.run(alone)
     same_outcome(undone, alone)
     assert computed.perplexity().equals(before)
-    experiment.run(undone)  # there is nothing left to compute, and it says so
+    loop.run(undone)  # there is nothing left to compute, and it says so
     assert undone.state().status == "done"
     with pytest.raises(InvalidValueError, match="one domain"):
-        jobs.undo(jobs.undo(undone))
+        processes.undo(processes.undo(undone))
 
 
 def test_shared_bytes_are_counted_once(computed: RunStore) -> None:
     alone = shelf.disk_use([computed.folder])
-    undone = jobs.undo(computed)
+    undone = processes.undo(computed)
     each = shelf.disk_use([undone.folder])
     both = shelf.disk_use([computed.folder, undone.folder])
     assert alone < both < alone + each

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from copal_core import experiment
 from copal_core.config import Method, RunConfig
 from copal_core.errors import CopalError, InvalidValueError, RunError
-from copal_core.records import PerplexityRecord
-from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
+from copal_core.experiment import loop
+from copal_core.store.records import PerplexityRecord
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs
 
 NAMED = [
     "..",
@@ -46,7 +46,7 @@ def _done(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., 
     made = Runs(tmp_path_factory.mktemp("done")).create(
         small_config(["sparsegpt:accumulate", "wanda:sequential"])
     )
-    experiment.run(made)
+    loop.run(made)
     return made
 
 
@@ -185,14 +185,14 @@ def test_damaged_arrays_are_a_run_error(done: RunStore, damage: str) -> None:
 def test_damaged_records_are_a_run_error(done: RunStore) -> None:
     path = done.folder / "results.sqlite"
     path.write_bytes(b"not a database" + path.read_bytes()[14:])
-    for action in (done.layers, done.perplexity, done.result, lambda: experiment.run(done)):
+    for action in (done.layers, done.perplexity, done.result, lambda: loop.run(done)):
         with pytest.raises(RunError, match=r"results\.sqlite"):
             action()
 
 
 def test_a_run_with_a_damaged_status_resumes(done: RunStore) -> None:
     (done.folder / "status.json").write_text("{")
-    experiment.run(done)
+    loop.run(done)
     assert done.state().status == "done"
 
 

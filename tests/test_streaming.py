@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from copal_core import experiment
 from copal_core.checkpoints import residence
 from copal_core.checkpoints.backbone import Backbone, compute_dtype, linears
 from copal_core.checkpoints.readers import PinnedReader
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.config import RunConfig, Structure, Windows
 from copal_core.errors import CheckpointError, InvalidValueError, RunError
-from copal_core.evaluation import token_losses
-from copal_core.runs import Runs
+from copal_core.experiment import loop
+from copal_core.experiment.evaluation import token_losses
 from copal_core.statistics.activations import SpillFile
 from copal_core.statistics.blockwise import HiddenStates
-from copal_core.store import RunStore
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 METHODS = ["copal:accumulate", "sparsegpt:sequential", "wanda:joint", "whitened-svd:accumulate"]
 
@@ -66,9 +66,9 @@ def test_a_streamed_run_is_the_same_bytes_as_a_resident_one(
 
     monkeypatch.setattr(Backbone, "__init__", seen)
     resident, streamed = runs.create(config), runs.create(config)
-    experiment.run(resident)
+    loop.run(resident)
     monkeypatch.setenv(residence.LIMIT, "1")  # nothing stays: blocks visit, activations lie in a file
-    experiment.run(streamed)
+    loop.run(streamed)
     assert [backbone.keeps_blocks for backbone in opened] == [True, False]
     assert HiddenStates(opened[1], [torch.ones((1, 4), dtype=torch.long)]).activations.on_disk
     same_outcome(streamed, resident)
@@ -86,11 +86,11 @@ def test_large_layers_are_worked_on_in_parts_to_the_same_bytes(
         ["copal:accumulate", "sparsegpt:restart", "wanda:sequential"], 2, structure, map_size=8
     )
     whole, parts = runs.create(config), runs.create(config)
-    experiment.run(whole)
-    monkeypatch.setattr("copal_core.criteria._base._SCORED_AT_ONCE", 5 * 32)
-    monkeypatch.setattr("copal_core.masks._SELECTED_AT_ONCE", 7 * 32)
-    monkeypatch.setattr("copal_core.recording._COUNTED_AT_ONCE", 9 * 32)
-    experiment.run(parts)
+    loop.run(whole)
+    monkeypatch.setattr("copal_core.methods.criteria._base._SCORED_AT_ONCE", 5 * 32)
+    monkeypatch.setattr("copal_core.methods.masks._SELECTED_AT_ONCE", 7 * 32)
+    monkeypatch.setattr("copal_core.compression.recording._COUNTED_AT_ONCE", 9 * 32)
+    loop.run(parts)
     same_outcome(parts, whole)
 
 

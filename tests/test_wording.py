@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from copal_core.config import Method, RunConfig, Structure
-from copal_core.wording import neuron_share, removed, removed_by
+from copal_core.methods.wording import neuron_share, removed, removed_by
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_each_method_says_what_it_removes() -> None:
 
 
 def test_the_usual_share_is_that_of_every_selector() -> None:
-    from copal_core.compressors import build_compressor
-    from copal_core.neurons import NEURONS
+    from copal_core.methods.build import build_compressor
+    from copal_core.methods.neurons import NEURONS
 
     for name in NEURONS.names():
         assert neuron_share(Method.parse(f"{name}:joint")) == build_compressor(name, {}).share

@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from copal_core import sharing, shipped
 from copal_core.checkpoints.cache import Report, content_key, make_once, slug
 from copal_core.checkpoints.checkpoint import Checkpoint
 from copal_core.checkpoints.description import inspect
 from copal_core.checkpoints.headers import PICKLES
 from copal_core.errors import CheckpointError
-from copal_core.places import cache_root
+from copal_core.system import sharing, shipped
+from copal_core.system.paths import cache_root
 
 DEFAULT = "smollm2-135m"
 TINY = "tiny"

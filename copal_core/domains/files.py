@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from copal_core import sharing
 from copal_core.domains.base import Document, Domain, Pool, Report
 from copal_core.domains.readers import READERS
 from copal_core.errors import DomainError
+from copal_core.system import sharing
 
 
 class FileDomain(Domain):

@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from copal_core import sharing
 from copal_core.domains.base import Document, Domain, Pool, Report
 from copal_core.domains.remote import rows
 from copal_core.errors import DomainError
-from copal_core.places import cache_root
+from copal_core.system import sharing
+from copal_core.system.paths import cache_root
 
 _HELD = 4_000_000  # characters read of one split at least, where it has them
 _SPEC = re.compile(

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from copal_core import metrics
+from copal_core.analysis import metrics
+from copal_core.analysis.results import perplexity_matrix
 from copal_core.figures.layers import Range
 from copal_core.figures.numbers import compact, factor, signed
 from copal_core.figures.template import (
@@ -23,7 +24,6 @@ from copal_core.figures.template import (
     method_dash,
     upright,
 )
-from copal_core.results import perplexity_matrix
 
 SUMMARY = ["method", "average", "backward_transfer", "forward_transfer", "largest_forgetting"]
 

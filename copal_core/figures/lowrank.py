@@ -11,14 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from copal_core.figures.numbers import percent
-from copal_core.figures.template import (
-    figure,
-    label,
-    log_ticks,
-    method_colour,
-    percent_ticks,
-    upright,
-)
+from copal_core.figures.template import figure, label, log_ticks, method_colour, percent_ticks, upright
 
 LOWEST = 1e-5  # errors below one in 100,000 are drawn there
 _DASH = {"mask": "solid", "rank": "dash", "point": "solid"}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from copal_core import budget
+from copal_core.analysis.results import perplexity_matrix
 from copal_core.config import RunConfig
 from copal_core.figures.numbers import compact, percent
 from copal_core.figures.template import (
@@ -21,7 +21,7 @@ from copal_core.figures.template import (
     method_dash,
     percent_ticks,
 )
-from copal_core.results import perplexity_matrix
+from copal_core.methods import stored_size
 
 COLUMNS = ("method", "share", "domain", "perplexity", "name", "note")
 
@@ -45,8 +45,10 @@ def run_sizes(
 def _share(config: RunConfig, layers: pd.DataFrame) -> float:
     """Bytes over dense bytes: as stored for low rank, as the structure says for masks."""
     if not len(layers):
-        return budget.structure_share(config.structure)
-    return float(layers["bytes"].sum() / (layers["rows"] * layers["columns"] * budget.VALUE_BITS / 8).sum())
+        return stored_size.structure_share(config.structure)
+    return float(
+        layers["bytes"].sum() / (layers["rows"] * layers["columns"] * stored_size.VALUE_BITS / 8).sum()
+    )
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:

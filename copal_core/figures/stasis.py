@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from copal_core import metrics
+from copal_core.analysis import metrics
+from copal_core.analysis.results import stasis_by_step
 from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import percent
 from copal_core.figures.template import (
@@ -26,7 +27,6 @@ from copal_core.figures.template import (
     method_dash,
     percent_ticks,
 )
-from copal_core.results import stasis_by_step
 
 _SHADES = ("#0072B2", "#56B4E9", "#009E73", "#6B8E23", "#D55E00", "#E69F00", "#CC79A7")
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")

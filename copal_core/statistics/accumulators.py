@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
-from copal_core.precision import add_product, factor_dtype
+from copal_core.system.precision import add_product, factor_dtype
 
 _PER_OUTPUT: set[str] = set()  # names of the statistics that say so of themselves
 

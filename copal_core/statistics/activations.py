@@ -13,7 +13,7 @@ from torch import Tensor
 from copal_core.checkpoints import residence
 from copal_core.checkpoints.placement import free_bytes
 from copal_core.errors import RunError
-from copal_core.places import cache_root
+from copal_core.system.paths import cache_root
 
 
 class Activations:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.precision import exact_products
 from copal_core.statistics.accumulators import BlockStatistics, Statistic
 from copal_core.statistics.activations import Activations
 from copal_core.statistics.capture import InputsSeen, capture
+from copal_core.system.precision import exact_products
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
 # Totals are gathered anew over so many tokens and then added, in order: float32 sums stay exact over long texts,

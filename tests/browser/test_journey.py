@@ -9,13 +9,13 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from copal_core.runs import RECORDED, Runs
+from copal_core.store.runs import RECORDED, Runs
 from tests.browser.conftest import PATIENCE, ROOT, Server
 from tests.support import hold, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
-_PAGE = re.compile(r'st\.Page\(\s*"pages/(\w+)\.py",\s*title="([^"]+)"')
+_PAGE = re.compile(r'st\.Page\(\s*"pages/(\w+)/page\.py",\s*title="([^"]+)"')
 # path -> heading of every page that the app leads to; the first one has no path, and a heading of its own
 PAGES = dict(_PAGE.findall((ROOT / "app.py").read_text(encoding="utf-8"))) | {"": "COPAL Explorer"}
 del PAGES["start"]

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from pages.components.lesson_words import STEPS
+from pages.learn.texts import STEPS
 from tests.browser.conftest import PATIENCE, Server
 from tests.browser.test_journey import no_traceback, settled
 

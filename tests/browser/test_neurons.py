@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Page, expect
 
-from copal_core import experiment
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.runs import Runs
+from copal_core.experiment import loop
+from copal_core.store.runs import Runs
 from tests.browser.conftest import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -51,7 +51,7 @@ def test_from_a_hostile_file_to_the_pairs(page: Page, server: Server, tmp_path: 
     windows = Protocol(calibration=Windows(count=4, length=64), evaluation=Windows(count=2, length=64))
     config = RunConfig(checkpoint="tiny", domains=(str(text),), methods=tuple(methods), protocol=windows)
     store = Runs(server.runs).create(config, title="<b>bold</b> neurons")
-    experiment.run(store)
+    loop.run(store)
 
     # what removal costs
     page.goto(f"/neurons?run={store.id}")

@@ -7,10 +7,10 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from copal_core import experiment
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import loop
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 from tests.browser.conftest import Server
 from tests.support import wait_until
 
@@ -38,7 +38,7 @@ def computed(server: Server) -> RunStore:
         protocol=Protocol(calibration=Windows.parse("2x32"), evaluation=Windows.parse("2x32"), map_size=8),
     )
     store = Runs(server.runs).create(config, title="To be renamed")
-    experiment.run(store)
+    loop.run(store)
     return store
 
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 from tests.browser.conftest import PATIENCE, Server
 from tests.support import hold, wait_until
 

@@ -7,8 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
-from copal_core import cluster, sweeps
-from copal_core.groups import Group, Groups
+from copal_core.analysis import sweeps
+from copal_core.experiment import cluster
+from copal_core.store.groups import Group, Groups
 from tests.browser.conftest import PATIENCE, Server
 from tests.browser.test_journey import complaints, no_traceback, run_of, settled
 from tests.support import hold, wait_until

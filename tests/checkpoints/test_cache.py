@@ -11,7 +11,7 @@ import pytest
 from copal_core.checkpoints import catalogue, locate, sources
 from copal_core.checkpoints.cache import content_key, make_once, slug
 from copal_core.errors import CheckpointError
-from copal_core.places import cache_root
+from copal_core.system.paths import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
 # the one that builds does not end before the two others have said that they wait for it

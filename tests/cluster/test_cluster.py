@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from copal_core import cluster, experiment, files, sweeps
-from copal_core.cluster import calibration
+from copal_core.analysis import sweeps
 from copal_core.config import Method, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.groups import Group, Groups
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import cluster, loop
+from copal_core.experiment.cluster import calibration
+from copal_core.store.groups import Group, Groups
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
+from copal_core.system import files
 from tests.support import wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is an optional extra")
@@ -77,7 +79,7 @@ def in_one_process(group: Group, folder: Path) -> list[dict[str, str]]:
     found = []
     for member in group.members:
         store = Runs(folder).create(member.settings())
-        experiment.run(store)
+        loop.run(store)
         found.append(bytes_of(store))
     return found
 
@@ -118,7 +120,7 @@ def test_a_worker_that_does_not_see_the_runs_sends_them_back(
     def elsewhere(path: Path, text: str, durable: bool = True) -> None:
         write(path, "another folder's" if path.name == "token" else text, durable)
 
-    monkeypatch.setattr("copal_core.files.write_text", elsewhere)
+    monkeypatch.setattr("copal_core.system.files.write_text", elsewhere)
     few = Groups(group.root).create(sweeps.KIND, [member.settings() for member in group.members[:2]])
     cluster.compute(few, where)
     expected = in_one_process(few, tmp_path / "alone")
@@ -166,7 +168,7 @@ def test_a_calibration_over_workers_gives_the_same_bits(
     config = small_config(["copal:accumulate", "sparsegpt:restart"], domains=1, **settings)
     config = RunConfig(**{**dict(config), "domains": (str(tmp_path / "long.txt"),)})
     alone, spread = runs.create(config), runs.create(config)
-    experiment.run(alone)
+    loop.run(alone)
     second = nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
     with cluster.connected(where) as connected:
@@ -177,7 +179,7 @@ def test_a_calibration_over_workers_gives_the_same_bits(
             counts.append((len(made.workers), made.stretches))
             return made
 
-        experiment.run(spread, states=hold)
+        loop.run(spread, states=hold)
     assert counts == [(2, 2), (2, 2)]
     nodes.remove_node(second, allow_graceful=True)
     assert bytes_of(spread) == bytes_of(alone) and len(bytes_of(alone)) > 5

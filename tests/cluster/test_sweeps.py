@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from copal_core import cli, cluster, sweeps
+from copal_core.analysis import sweeps
+from copal_core.cli import main
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError
-from copal_core.groups import Groups, described
-from copal_core.job_folder import RunState
-from copal_core.runs import Runs
+from copal_core.experiment import cluster
+from copal_core.store.folder import RunState
+from copal_core.store.groups import Groups, described
+from copal_core.store.runs import Runs
 
 
 def grid(**changed: object) -> sweeps.Grid:
@@ -104,7 +106,7 @@ def test_an_impossible_cluster_is_refused(given: dict[str, int]) -> None:
 
 def test_a_shared_server_computes_one_run_at_a_time_here(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     spawned = []
-    monkeypatch.setattr("copal_core.jobs.spawn", lambda *arguments: spawned.append(arguments))
+    monkeypatch.setattr("copal_core.experiment.processes.spawn", lambda *arguments: spawned.append(arguments))
     monkeypatch.setenv("COPAL_SHARED", "1")
     group = Groups(runs.root).create(sweeps.KIND, grid().configs())
     for too_much in (cluster.Cluster("10.0.0.5:6379", 1), cluster.Cluster(workers=2), cluster.Cluster()):
@@ -120,8 +122,8 @@ def test_without_ray_one_line_says_how_to_get_it(
     capsys: pytest.CaptureFixture[str],
     small_config: Callable[..., RunConfig],
 ) -> None:
-    monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
-    status = cli.main(["sweep", "--domain", "python-code", "--method", "wanda:restart"])
+    monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
+    status = main.main(["sweep", "--domain", "python-code", "--method", "wanda:restart"])
     said = capsys.readouterr()
     assert status == 2 and not said.out
     assert said.err.count("\n") == 1 and "pip install -r requirements-cluster.txt" in said.err
@@ -133,18 +135,18 @@ def test_a_sweep_cancelled_while_it_starts_stays_cancelled(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, status: str, stays: bool
 ) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr("copal_core.cluster.require_ray", lambda: None)
+    monkeypatch.setattr("copal_core.experiment.cluster.require_ray", lambda: None)
     monkeypatch.setattr(cluster, "compute", lambda group, *others: seen.append(group.cancel_requested()))
     group = Groups(runs.root).create(sweeps.KIND, grid().configs())
     group.set_state(RunState(status))
     group.request_cancel()
-    assert cli.main(["sweep", "--resume", group.id, "--runs", str(runs.root)]) == 0
+    assert main.main(["sweep", "--resume", group.id, "--runs", str(runs.root)]) == 0
     assert seen == [stays]
 
 
 def test_bad_input_makes_no_folder(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     for bad in (["--domain", "nowhere"], ["--domain", "shakespeare", "--structure", "5:4"]):
-        assert cli.main(["sweep", "--checkpoint", "tiny", "--method", "wanda:restart", *bad]) == 2
+        assert main.main(["sweep", "--checkpoint", "tiny", "--method", "wanda:restart", *bad]) == 2
         assert capsys.readouterr().err.startswith("copal: ")
     assert not runs.root.exists()
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from copal_core.analysis.diagnosis.attributing import compute
+from copal_core.analysis.diagnosis.attribution import Part, measure, parts_of
+from copal_core.analysis.diagnosis.attributions import Attribution, request_for
+from copal_core.analysis.diagnosis.ranking import Tally, cost_left, next_pass
 from copal_core.checkpoints.backbone import PROJECTIONS, Backbone, linears
-from copal_core.cli import main
-from copal_core.diagnosis.attributing import compute
-from copal_core.diagnosis.attribution import Part, measure, parts_of
-from copal_core.diagnosis.attributions import Attribution, request_for
-from copal_core.diagnosis.ranking import Tally, cost_left, next_pass
+from copal_core.cli.main import main
+from copal_core.compression.restore import dense_weights, variant
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.evaluation import token_losses
-from copal_core.store import RunStore
-from copal_core.variants import dense_weights, variant
+from copal_core.experiment.evaluation import token_losses
+from copal_core.store.run_store import RunStore
 
 METHOD = "wanda:restart"
 
@@ -226,11 +226,11 @@ def test_the_result_agrees_with_the_runs_own_perplexity(store: RunStore) -> None
 def test_low_rank_and_neurons_are_attributed_the_same_way(
     small_config: Callable[..., object], tmp_path: Path, method: str
 ) -> None:
-    from copal_core import experiment
-    from copal_core.runs import Runs
+    from copal_core.experiment import loop
+    from copal_core.store.runs import Runs
 
     store = Runs(tmp_path).create(small_config([method]))  # type: ignore[arg-type]
-    experiment.run(store)
+    loop.run(store)
     attribution = fresh(store, "projection", method)
     compute(attribution)
     assert len(attribution.result()["parts"]) == 7
@@ -256,7 +256,7 @@ def test_what_makes_no_sense_is_refused(
 
 
 def test_a_recorded_run_without_masks_says_so() -> None:
-    from copal_core.runs import Runs
+    from copal_core.store.runs import Runs
 
     with pytest.raises(RunError, match="keeps no weights"):
         request_for(Runs().open("recorded-smollm2-135m"), METHOD, 1)
@@ -285,16 +285,16 @@ def test_command_line(store: RunStore, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_started_as_a_process_of_its_own(store: RunStore) -> None:
-    from copal_core import jobs
-    from copal_core.diagnosis import attributions
+    from copal_core.analysis.diagnosis import attributions
+    from copal_core.experiment import processes
 
     attribution = fresh(store)
     attributions.start(attribution)
-    jobs._children[-1].wait()
+    processes._children[-1].wait()
     assert attribution.state().status == "done", (attribution.folder / "process.log").read_text()
     assert attribution.result()["parts"]
 
 
 def test_the_ranking_needs_no_torch() -> None:
-    script = "import sys, copal_core.diagnosis.attributing; assert 'torch' not in sys.modules"
+    script = "import sys, copal_core.analysis.diagnosis.attributing; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

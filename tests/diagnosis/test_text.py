@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
+from copal_core.analysis.diagnosis.comparing import compared_losses, continuations, described, same_checkpoint
+from copal_core.analysis.diagnosis.kept import DENSE, Result, domain_windows, kept_results
+from copal_core.analysis.diagnosis.pieces import MOST_CHARACTERS, bounded, pieces_of, shortened, visible
 from copal_core.checkpoints import Checkpoint, locate
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.diagnosis.comparing import compared_losses, continuations, described, same_checkpoint
-from copal_core.diagnosis.kept import DENSE, Result, domain_windows, kept_results
-from copal_core.diagnosis.pieces import MOST_CHARACTERS, bounded, pieces_of, shortened, visible
+from copal_core.compression.restore import variant
 from copal_core.errors import InvalidValueError, NumericalError, RunError
-from copal_core.evaluation import no_change, token_losses
-from copal_core.generation import generate, whole_model
-from copal_core.runs import Runs
-from copal_core.store import RunStore
-from copal_core.variants import variant
+from copal_core.experiment.evaluation import no_change, token_losses
+from copal_core.experiment.generation import generate, whole_model
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 TEXTS = [
     "def area(radius):\n    return 3 * radius ** 2\n",
@@ -192,10 +192,10 @@ def test_a_prompt_and_text_longer_than_the_context_are_refused(
 def test_windows_are_drawn_again_only_when_they_are_the_same(
     small_config: Callable[..., Any], checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    from copal_core import experiment
+    from copal_core.experiment import loop
 
     store = Runs(tmp_path).create(small_config(["magnitude:restart"], domains=1))
-    experiment.run(store)
+    loop.run(store)
     kept = store.windows(0)
     assert kept is not None
     (store.folder / "windows" / "domain-00.safetensors").unlink()

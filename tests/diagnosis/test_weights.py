@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from copal_core.analysis.diagnosis.decisions import gather_decision, replay
+from copal_core.analysis.diagnosis.evidence import Evidence, Place, band_of, events, evidence_file, standing
+from copal_core.analysis.diagnosis.kept import Result, kept_results
+from copal_core.analysis.diagnosis.layers import gather_layer
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone, linears
-from copal_core.cli import main
+from copal_core.cli.main import main
 from copal_core.config import Structure
-from copal_core.criteria import CRITERIA
-from copal_core.diagnosis.decisions import gather_decision, replay
-from copal_core.diagnosis.evidence import Evidence, Place, band_of, events, evidence_file, standing
-from copal_core.diagnosis.kept import Result, kept_results
-from copal_core.diagnosis.layers import gather_layer
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.masks import select
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.masks import select
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 PLACE = Place(1, "k_proj")
 

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import copal_core.lesson
+import pages.learn.toy
 from copal_core.config import Structure
-from copal_core.criteria._base import build_criterion
 from copal_core.errors import InvalidValueError
-from copal_core.lesson import rank, tokens
-from copal_core.lesson.layer import CRITERIA, best_mask, gather, keep_highest, lost, score
-from copal_core.lesson.strategies import STRATEGIES, walk
-from copal_core.lowrank._base import build_decomposition, relative_error
-from copal_core.masks import select
+from copal_core.methods.criteria._base import build_criterion
+from copal_core.methods.lowrank._base import build_decomposition, relative_error
+from copal_core.methods.masks import select
+from copal_core.methods.strategies import STRATEGIES as REAL_STRATEGIES
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, InputGram
-from copal_core.strategies import STRATEGIES as REAL_STRATEGIES
+from pages.learn.toy import rank, tokens
+from pages.learn.toy.layer import CRITERIA, best_mask, gather, keep_highest, lost, score
+from pages.learn.toy.strategies import STRATEGIES, walk
 
 HALF = Structure(sparsity=0.5, group="row")
 
@@ -154,7 +154,7 @@ def test_wrong_values_are_refused_in_a_sentence(wrong: object) -> None:
 
 
 def test_the_lesson_needs_numpy_only() -> None:
-    for path in Path(copal_core.lesson.__file__).parent.glob("*.py"):
+    for path in Path(pages.learn.toy.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name

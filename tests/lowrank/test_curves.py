@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from copal_core import budget
-from copal_core.comparison.curves import RANKED, LayerCurves, layer_curves
-from copal_core.comparison.mask_errors import MASKS
-from copal_core.comparison.surgeon import surgeon
+from copal_core.analysis.layers.curves import RANKED, LayerCurves, layer_curves
+from copal_core.analysis.layers.mask_errors import MASKS
+from copal_core.analysis.layers.surgeon import surgeon
 from copal_core.config import Structure
-from copal_core.criteria._base import build_criterion
 from copal_core.errors import InvalidValueError
-from copal_core.lowrank._base import build_decomposition, relative_error
+from copal_core.methods import stored_size
+from copal_core.methods.criteria._base import build_criterion
+from copal_core.methods.lowrank._base import build_decomposition, relative_error
 from copal_core.statistics.accumulators import GroupStatistics
 
 SHAPES = [(24, 36), (36, 24), (28, 28)]
@@ -36,7 +36,7 @@ def made(request: pytest.FixtureRequest, layer: Callable[..., tuple]) -> Made:
 @pytest.mark.parametrize("method", RANKED)
 def test_low_rank_readings_equal_the_decomposition_measured(made: Made, method: str, share: float) -> None:
     weight, statistics, curves = made
-    rank = budget.rank_at(*weight.shape, share)
+    rank = stored_size.rank_at(*weight.shape, share)
     for reading in curves.readings(share):
         if reading.method != method:
             continue
@@ -104,7 +104,7 @@ def test_a_reading_says_it_in_words(made: Made) -> None:
 @pytest.mark.parametrize("share", [-0.1, 1.2])
 def test_a_share_that_is_none_is_refused(made: Made, share: float) -> None:
     with pytest.raises(InvalidValueError):
-        made[2].readings(share) if share < 0 else budget.rank_at(4, 4, share)
+        made[2].readings(share) if share < 0 else stored_size.rank_at(4, 4, share)
 
 
 def test_an_unknown_domain_or_mask_is_refused(made: Made) -> None:
@@ -154,6 +154,6 @@ def test_interpolation_is_within_one_percent_between_the_points(layer: Callable[
     gram = statistics.mean("input_gram")
     for share in (0.35, 0.52, 0.68, 0.83):
         reading = next(r for r in curves.readings(share) if r.method == "wanda")
-        structure = Structure(sparsity=budget.sparsity_at(share))
+        structure = Structure(sparsity=stored_size.sparsity_at(share))
         pruned = build_criterion("wanda", {}).prune(weight, statistics, structure, [64])
         assert reading.error == pytest.approx(relative_error(weight, pruned.weight, gram), rel=0.04)

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import Tensor
 
-from copal_core import budget
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
-from copal_core.lowrank import LOWRANK
-from copal_core.lowrank._base import Factors, Masked, build_decomposition, relative_error
-from copal_core.lowrank._linalg import whiten
-from copal_core.lowrank.plrd import refactorise
+from copal_core.methods import stored_size
+from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.lowrank._base import Factors, Masked, build_decomposition, relative_error
+from copal_core.methods.lowrank._linalg import whiten
+from copal_core.methods.lowrank.plrd import refactorise
 from copal_core.statistics.accumulators import GroupStatistics
 
 NAMES = LOWRANK.names()
@@ -217,8 +217,8 @@ def test_the_hybrids_pattern_is_counted_as_it_is_stored(text: str) -> None:
         build_decomposition("hybrid", {}).decompose_group({"a": weight}, statistics, structure)["a"].result
     )
     assert isinstance(found, Masked)
-    assert found.bytes == budget.pattern_bytes(24, 24, structure.keep, structure.group_size)
-    assert found.bytes == budget.structure_share(structure) * budget.dense_bytes(24, 24)
+    assert found.bytes == stored_size.pattern_bytes(24, 24, structure.keep, structure.group_size)
+    assert found.bytes == stored_size.structure_share(structure) * stored_size.dense_bytes(24, 24)
 
 
 @pytest.mark.parametrize("name", ["svd", "whitened-svd", "hybrid", "basel", "plrd"])

@@ -11,24 +11,24 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from copal_core import decomposing
+from copal_core.analysis import speed
+from copal_core.analysis.layers.preferences import preferences
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.cli import main
-from copal_core.comparison.preferences import preferences
-from copal_core.comparison.statistics import GRAM, LayerLibrary, layer_library
+from copal_core.cli.main import main
 from copal_core.config import Protocol, Windows
-from copal_core.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.evaluation import evaluate
-from copal_core.factored import speed
-from copal_core.factored.bases import split
-from copal_core.factored.export import export_member, load_member
-from copal_core.factored.linear import factored_modules, install, module_names, replaced
-from copal_core.factored.training import Budget, train
-from copal_core.factored.workshop import Member, Workshop
-from copal_core.lowrank._base import build_decomposition
-from pages.components import worker
+from copal_core.experiment import decomposing
+from copal_core.experiment.evaluation import evaluate
+from copal_core.export.factored import export_member, load_member
+from copal_core.methods.lowrank._base import build_decomposition
+from copal_core.methods.lowrank.bases import split
+from copal_core.methods.lowrank.modules import factored_modules, install, module_names, replaced
+from copal_core.methods.lowrank.training import Budget, train
+from copal_core.methods.lowrank.workshop import Member, Workshop
+from copal_core.statistics.library import GRAM, LayerLibrary, layer_library
+from copal_core.store.decompositions import DecompositionConfig, Decompositions, DecompositionStore
+from pages.shared import worker
 
 PROTOCOL = Protocol(
     calibration=Windows.parse("8x32"),
@@ -94,8 +94,8 @@ class TestStatistics:
         assert again.folders == library.folders
 
     def test_equal_a_calibration_pass(self, library: LayerLibrary) -> None:
-        from copal_core.comparison.statistics import ALL
         from copal_core.statistics.blockwise import HiddenStates
+        from copal_core.statistics.library import ALL
 
         backbone = Backbone(library.checkpoint.folder, "cpu", "float32")
         states = HiddenStates(backbone, [library.domains[1].calibration])

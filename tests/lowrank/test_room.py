@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from copal_core.comparison import room
 from copal_core.errors import InvalidValueError
+from copal_core.statistics import cache_room
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_nothing_goes_while_there_is_room(folders: list[Path]) -> None:
-    assert room.make_room([]) == [] and all(folder.exists() for folder in folders)
+    assert cache_room.make_room([]) == [] and all(folder.exists() for folder in folders)
 
 
 def test_the_oldest_go_first_until_the_rest_fits(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COPAL_STATISTICS_GB", "0.0025")
-    assert room.make_room([]) == folders[:2]
+    assert cache_room.make_room([]) == folders[:2]
     assert [folder.exists() for folder in folders] == [False, False, True, True]
 
 
@@ -43,8 +43,8 @@ def test_what_is_in_use_or_was_just_looked_at_stays(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COPAL_STATISTICS_GB", "0.000001")
-    room.used(folders[1])
-    assert room.make_room([folders[0]]) == [folders[2]]
+    cache_room.used(folders[1])
+    assert cache_room.make_room([folders[0]]) == [folders[2]]
     assert [folder.exists() for folder in folders] == [True, True, False, True]
 
 
@@ -52,4 +52,4 @@ def test_what_is_in_use_or_was_just_looked_at_stays(
 def test_a_bound_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPAL_STATISTICS_GB", text)
     with pytest.raises(InvalidValueError, match="gigabytes"):
-        room.bound()
+        cache_room.bound()

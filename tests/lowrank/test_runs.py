@@ -12,19 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from copal_core import budget, experiment, jobs
+from copal_core.analysis.results import perplexity_matrix
 from copal_core.checkpoints import locate
 from copal_core.config import RunConfig, Structure
 from copal_core.errors import Cancelled, RunError
-from copal_core.export import export_checkpoint
-from copal_core.factored.linear import install
-from copal_core.lowrank import LOWRANK
-from copal_core.report.checkpoints import export_and_check
-from copal_core.report.packed import write_masks
-from copal_core.results import perplexity_matrix
-from copal_core.runs import Runs
-from copal_core.store import RunStore
-from copal_core.strategies import STRATEGIES
+from copal_core.experiment import loop, processes
+from copal_core.export.checkpoint import export_checkpoint
+from copal_core.export.checkpoints import export_and_check
+from copal_core.export.packed_masks import write_masks
+from copal_core.methods import stored_size
+from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.lowrank.modules import install
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 METHODS = [f"{name}:{strategy}" for name in LOWRANK.names() for strategy in STRATEGIES.names()]
 MIXED = ["wanda:accumulate", "whitened-svd:accumulate", "hybrid:restart"]
@@ -36,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., Ru
     methods = ["wanda:accumulate", *METHODS, "copal:accumulate"]
     config = small_config(methods, domains=3, propagate="dense", structure=Structure(sparsity=0.6))
     store = Runs(tmp_path_factory.mktemp("lowrank")).create(config)
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
@@ -53,7 +54,7 @@ def test_records_every_layer_within_its_budget(run: RunStore, method: str) -> No
     table = run.factors()
     table = table[table["method"] == method]
     assert len(table) == 3 * 2 * 7
-    share = budget.structure_share(run.config.structure)
+    share = stored_size.structure_share(run.config.structure)
     dense = 2 * table["rows"] * table["columns"]
     # a mask keeps a whole number of weights in each row
     assert (table["bytes"] <= share * dense + table["rows"] + 8).all()
@@ -79,7 +80,7 @@ def test_a_run_of_masks_stays_what_it_was(
         ["wanda:accumulate"], domains=3, propagate="dense", structure=Structure(sparsity=0.6)
     )
     alone = Runs(tmp_path).create(config)
-    experiment.run(alone)
+    loop.run(alone)
     for step in (1, 2, 3):
         one, other = (s.block_path("masks", "wanda:accumulate", step, 1) for s in (alone, run))
         assert one.read_bytes() == other.read_bytes()
@@ -102,7 +103,7 @@ def test_training_free_methods_say_so(run: RunStore) -> None:
 def test_keeping_everything_changes_nothing(small_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     methods = [f"{name}[keep=1]:restart" for name in LOWRANK.names()]
     store = Runs(tmp_path).create(small_config(methods, domains=1))
-    experiment.run(store)
+    loop.run(store)
     table = store.perplexity()
     assert table["perplexity"].nunique() == 1
     assert set(store.factors()["kind"]) == {"dense"}
@@ -111,11 +112,11 @@ def test_keeping_everything_changes_nothing(small_config: Callable[..., RunConfi
 def test_resuming_gives_the_same_bytes(small_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     config = small_config(MIXED, domains=2)
     whole, cut = Runs(tmp_path / "a").create(config), Runs(tmp_path / "b").create(config)
-    experiment.run(whole)
+    loop.run(whole)
     asked = iter(range(10_000))
     with pytest.raises(Cancelled):
-        experiment.run(cut, should_stop=lambda: next(asked) > 14)
-    experiment.run(cut)
+        loop.run(cut, should_stop=lambda: next(asked) > 14)
+    loop.run(cut)
     for kind in ("factors", "masks", "memory", "weights"):
         files = sorted(p.relative_to(whole.folder) for p in (whole.folder / kind).rglob("*.safetensors"))
         assert files and files == sorted(
@@ -129,10 +130,10 @@ def test_a_branch_keeps_the_factors(
     small_config: Callable[..., RunConfig], texts: tuple[str, ...], tmp_path: Path
 ) -> None:
     store = Runs(tmp_path).create(small_config(MIXED, domains=2))
-    experiment.run(store)
-    new = jobs.branch(store, 1, texts[2])
+    loop.run(store)
+    new = processes.branch(store, 1, texts[2])
     assert len(new.factors()) == 2 * 2 * 7
-    experiment.run(new)
+    loop.run(new)
     assert new.state().status == "done"
 
 
@@ -159,7 +160,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., R
     """80 % of the bytes, whatever the structure says, by methods with and without masks."""
     methods = ["svd[keep=0.8]:restart", "hybrid[keep=0.8]:restart"]
     store = Runs(tmp_path_factory.mktemp("kept")).create(small_config(methods, domains=1))
-    experiment.run(store)
+    loop.run(store)
     return store
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from copal_core.cli import main
-from copal_core.neurons import NEURONS
-from copal_core.runs import Runs
+from copal_core.cli.main import main
+from copal_core.methods.neurons import NEURONS
+from copal_core.store.runs import Runs
 
 
 @pytest.fixture

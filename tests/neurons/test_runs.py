@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from copal_core import experiment, jobs
+from copal_core.analysis.results import perplexity_matrix
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.compression.restore import variant
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled
-from copal_core.export import export_checkpoint
-from copal_core.neurons import NEURONS
-from copal_core.results import perplexity_matrix
-from copal_core.runs import Runs
+from copal_core.experiment import loop, processes
+from copal_core.export.checkpoint import export_checkpoint
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.strategies import STRATEGIES
 from copal_core.statistics.accumulators import BlockStatistics
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.statistics.capture import capture
 from copal_core.statistics.neurons import ColumnSensitivity, NeuronGram, NormalScoreGram, RowSensitivity
-from copal_core.store import RunStore
-from copal_core.strategies import STRATEGIES
-from copal_core.variants import variant
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 METHODS = [f"{name}[share=0.25]:{strategy}" for name in NEURONS.names() for strategy in STRATEGIES.names()]
 REMOVED, WIDTH = 12, 48
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_config: Config) -> RunSt
     """Every selector with every strategy over three domains, a criterion before them."""
     config = small_config(["wanda:accumulate", *METHODS], domains=3, propagate="dense")
     store = Runs(tmp_path_factory.mktemp("neurons")).create(config)
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
@@ -121,11 +121,11 @@ MIXED = [
 def test_resuming_gives_the_same_bytes(small_config: Config, tmp_path: Path) -> None:
     config = small_config(MIXED, domains=2)
     whole, cut = Runs(tmp_path / "a").create(config), Runs(tmp_path / "b").create(config)
-    experiment.run(whole)
+    loop.run(whole)
     asked = iter(range(10_000))
     with pytest.raises(Cancelled):
-        experiment.run(cut, should_stop=lambda: next(asked) > 14)
-    experiment.run(cut)
+        loop.run(cut, should_stop=lambda: next(asked) > 14)
+    loop.run(cut)
     for kind in ("neurons", "masks", "memory"):
         files = sorted(p.relative_to(whole.folder) for p in (whole.folder / kind).rglob("*.safetensors"))
         assert files and files == sorted(
@@ -137,10 +137,10 @@ def test_resuming_gives_the_same_bytes(small_config: Config, tmp_path: Path) -> 
 
 def test_a_branch_keeps_the_neurons(small_config: Config, texts: tuple[str, ...], tmp_path: Path) -> None:
     store = Runs(tmp_path).create(small_config(MIXED, domains=2))
-    experiment.run(store)
-    new = jobs.branch(store, 1, texts[2])
+    loop.run(store)
+    new = processes.branch(store, 1, texts[2])
     assert len(neurons_of(new)) == 3 * 2
-    experiment.run(new)
+    loop.run(new)
     assert new.state().status == "done"
 
 
@@ -181,7 +181,7 @@ def test_unequal_blocks_fill_up_with_zeros(small_config: Config, tmp_path: Path)
 
     method = "mutual-information[share=0.5,threshold=0.15]:restart"
     store = Runs(tmp_path).create(small_config([method], domains=1))
-    experiment.run(store)
+    loop.run(store)
     removed = neurons_of(store)["removed"].tolist()
     assert len(set(removed)) == 2 and len(store.warnings()) >= 1
     model = AutoModelForCausalLM.from_pretrained(export_checkpoint(store, method, 1, tmp_path / "out"))
@@ -194,5 +194,5 @@ def test_unequal_blocks_fill_up_with_zeros(small_config: Config, tmp_path: Path)
 def test_removing_nothing_changes_nothing(small_config: Config, tmp_path: Path) -> None:
     methods = [f"{name}[share=0.0]:restart" for name in NEURONS.names()]
     store = Runs(tmp_path).create(small_config(methods, domains=1))
-    experiment.run(store)
+    loop.run(store)
     assert store.perplexity()["perplexity"].nunique() == 1

@@ -8,20 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from copal_core.compressors import build_compressor
-from copal_core.criteria.copal import Copal
-from copal_core.decompositions import parse_method
 from copal_core.errors import InvalidValueError
-from copal_core.neurons import NEURONS
-from copal_core.neurons._base import NO_TWIN, Selection, build_selector, count_of, removed_weights
-from copal_core.neurons._information import LARGEST
-from copal_core.neurons._pairs import Pairs
-from copal_core.statistics.accumulators import (
-    AbsoluteCoupling,
-    BlockStatistics,
-    GroupStatistics,
-    Statistic,
-)
+from copal_core.methods.build import build_compressor
+from copal_core.methods.criteria.copal import Copal
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.neurons._base import NO_TWIN, Selection, build_selector, count_of, removed_weights
+from copal_core.methods.neurons._information import LARGEST
+from copal_core.methods.neurons._pairs import Pairs
+from copal_core.statistics.accumulators import AbsoluteCoupling, BlockStatistics, GroupStatistics, Statistic
+from copal_core.store.decompositions import parse_method
 
 HIDDEN, NEURONS_IN_BLOCK, TOKENS = 12, 40, 600
 

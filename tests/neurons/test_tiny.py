@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from copal_core import experiment
 from copal_core.checkpoints import locate
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import loop
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 BLOCK, PLANTED = 3, 20
 
@@ -49,7 +49,7 @@ def run(
             protocol=protocol,
         )
         store = Runs(tmp_path_factory.mktemp("runs")).create(config)
-        experiment.run(store)
+        loop.run(store)
         return store
 
     return compute

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
 # every page that the app leads to, so that a new one is tested without being named here
-PAGES = tuple(re.findall(r'"pages/(\w+)\.py"', (ROOT / "app.py").read_text(encoding="utf-8")))
+PAGES = tuple(re.findall(r'"pages/(\w+)/page\.py"', (ROOT / "app.py").read_text(encoding="utf-8")))
 
 
 def _load(name: str) -> ModuleType:
@@ -37,7 +37,7 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs"
     monkeypatch.setenv("COPAL_RUNS", str(folder))
     monkeypatch.setenv("COPAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("copal_core.runs.Runs.__init__", _only(folder))
+    monkeypatch.setattr("copal_core.store.runs.Runs.__init__", _only(folder))
     monkeypatch.setattr("streamlit.runtime.scriptrunner.script_runner._mpa_v1", _through_app)
     st.cache_data.clear()
     st.cache_resource.clear()
@@ -66,7 +66,7 @@ def open_page(runs_folder: Path) -> Callable[..., AppTest]:
         for key, value in parameters.items():
             app.query_params[key] = value
         app.run()
-        return app if name == "start" else app.switch_page(f"pages/{name}.py").run()
+        return app if name == "start" else app.switch_page(f"pages/{name}/page.py").run()
 
     return open_
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.records import (
+from copal_core.store.records import (
     LayerRecord,
     OverlapRecord,
     PerplexityRecord,
@@ -15,8 +15,8 @@ from copal_core.records import (
     SecondsRecord,
     WarningRecord,
 )
-from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs
 
 METHODS = ("copal:accumulate", "wanda:restart", "sparsegpt:sequential", "magnitude:joint")
 DOMAINS = ("python-code", "python-manual", "shakespeare")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from copal_core.errors import DomainError
-from pages.components import uploads, words, worker
-from pages.components.text import plain
+from pages.shared import uploads, words, worker
+from pages.shared.text import plain
 
 
 def test_plain_leaves_nothing_for_markdown() -> None:
@@ -19,8 +19,8 @@ def test_plain_leaves_nothing_for_markdown() -> None:
 
 
 def test_methods_are_known_without_importing_them() -> None:
-    from copal_core.criteria import CRITERIA
-    from copal_core.strategies import STRATEGIES
+    from copal_core.methods.criteria import CRITERIA
+    from copal_core.methods.strategies import STRATEGIES
 
     assert sorted(words.criteria()) == CRITERIA.names()
     assert sorted(words.strategies()) == STRATEGIES.names()

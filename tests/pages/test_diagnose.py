@@ -12,14 +12,14 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core.diagnosis import attributing, attributions
-from copal_core.diagnosis.attributions import Attribution
-from copal_core.diagnosis.pieces import MOST_CHARACTERS
+from copal_core.analysis.diagnosis import attributing, attributions
+from copal_core.analysis.diagnosis.attributions import Attribution
+from copal_core.analysis.diagnosis.pieces import MOST_CHARACTERS
 from copal_core.errors import CopalError
-from copal_core.records import PerplexityRecord, WarningRecord
-from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
-from pages.components import diagnose_work, tasks
+from copal_core.store.records import PerplexityRecord, WarningRecord
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs
+from pages.shared import diagnose_work, tasks
 
 Opener = Callable[..., AppTest]
 HOSTILE = (
@@ -131,7 +131,7 @@ def test_a_very_long_paste_is_cut_before_it_is_read(
 
 
 def _requests() -> list[Path]:
-    from copal_core.places import cache_root
+    from copal_core.system.paths import cache_root
 
     return list((cache_root() / "requests").glob("*.json"))
 
@@ -180,7 +180,7 @@ def test_a_run_without_masks_says_so_and_offers_to_compute_it(
     recorded = runs_folder.parent / "recorded" / "recorded-run"
     shutil.copytree(runs_folder / finished_run, recorded)
     started: list[RunStore] = []
-    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     for view in ("text", "attribution"):
         app = open_page("diagnose", run="recorded-run", view=view)
         assert not app.exception

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core.results import result_of
-from copal_core.runs import RECORDED, Runs
-from pages.components.lesson_words import STEPS
-from pages.components.words import GLOSSARY
+from copal_core.analysis.results import result_of
+from copal_core.store.runs import RECORDED, Runs
+from pages.learn.texts import STEPS
+from pages.shared.words import GLOSSARY
 
 Opener = Callable[..., AppTest]
 NUMBERS = range(1, len(STEPS) + 1)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core import files
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.decompositions import DecompositionConfig, Decompositions
-from copal_core.records import FactorRecord, PerplexityRecord
-from copal_core.runs import Runs
-from copal_core.store import RunState
+from copal_core.store.decompositions import DecompositionConfig, Decompositions
+from copal_core.store.records import FactorRecord, PerplexityRecord
+from copal_core.store.run_store import RunState
+from copal_core.store.runs import Runs
+from copal_core.system import files
 
 Opener = Callable[..., AppTest]
 DOMAINS = ("python-code", "shakespeare")
@@ -46,7 +46,7 @@ def gathered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COPAL_CACHE", str(folder))
         from copal_core.checkpoints import locate
-        from copal_core.comparison import prepared
+        from copal_core.statistics import prepared
 
         prepared.gather(locate("tiny"), DOMAINS, PROTOCOL, lambda label, done, total: None)
     return folder
@@ -64,7 +64,7 @@ def small(open_page: Opener, monkeypatch: pytest.MonkeyPatch) -> Opener:
         for key, value in parameters.items():
             app.query_params[key] = value
         app.default_timeout = 300
-        return app.switch_page(f"pages/{name}.py").run()
+        return app.switch_page(f"pages/{name}/page.py").run()
 
     return open_
 
@@ -137,7 +137,7 @@ def test_evaluation_is_a_run_at_the_sliders_bytes(
 ) -> None:
     started = []
     monkeypatch.setenv("COPAL_CACHE", str(gathered))
-    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     app = small("lowrank", kept="70")
     app.button(key="evaluate-budget").click().run()
     assert not app.exception
@@ -167,7 +167,7 @@ def _finish(store: object) -> None:
 
 
 def test_gathering_is_a_task_and_then_the_layers_open(small: Opener, runs_folder: Path) -> None:
-    from pages.components import tasks
+    from pages.shared import tasks
 
     app = small("lowrank")
     app.button(key="start-gather").click().run()
@@ -265,7 +265,7 @@ def test_families_without_any_says_what_to_do(
     small: Opener, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr("copal_core.decompositions.start", started.append)
+    monkeypatch.setattr("copal_core.store.decompositions.start", started.append)
     app = small("families")
     assert not app.exception
     assert "No family yet" in text_of(app) and "This takes about" in text_of(app)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core import experiment, files, redundancy, smaller
+from copal_core.analysis import redundancy, smaller
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import loop
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
+from copal_core.system import files
 
 Opener = Callable[..., AppTest]
 SELECTORS = ("mutual-information", "copal-neurons", "magnitude-neurons", "random-neurons")
@@ -47,7 +49,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory, small_model: Path, texts:
         ),
     )
     store = Runs(folder / "runs").create(config, run_id="neurons-run", title="<i>Neurons</i>")
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
@@ -161,10 +163,10 @@ def test_the_form_starts_a_run_of_every_selector_at_every_share(
     open_page: Opener, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[RunStore] = []
-    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     app = open_page("checkpoint")
     app.session_state["draft"].update(checkpoint="tiny", domains=["python-code"])
-    app.switch_page("pages/neurons.py").run()
+    app.switch_page("pages/neurons/page.py").run()
     assert not app.exception and "No runs yet" in text_of(app)
     app.button(key="start-neurons").click().run()
     assert not app.exception and not app.error
@@ -179,6 +181,6 @@ def test_the_prune_form_offers_neurons_with_their_share(open_page: Opener, runs_
     app.session_state["draft"].update(
         checkpoint="tiny", strategies={"mutual-information": ["joint"], "wanda": ["restart"]}, neuron_share=20
     )
-    app.switch_page("pages/prune.py").run()
+    app.switch_page("pages/prune/page.py").run()
     assert not app.exception
     assert "mutual-information[share=0.2]:joint" in app.code[0].value

@@ -12,10 +12,10 @@ from types import ModuleType
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core import experiment
 from copal_core.config import Protocol, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled
-from copal_core.runs import Runs
+from copal_core.experiment import loop
+from copal_core.store.runs import Runs
 from tests.pages.conftest import PAGES
 
 Opener = Callable[..., AppTest]
@@ -33,7 +33,7 @@ def figures(app: AppTest) -> int:
 
 
 def test_every_file_of_pages_is_one_the_app_leads_to() -> None:
-    files = {path.stem for path in (Path(__file__).resolve().parents[2] / "pages").glob("*.py")}
+    files = {path.parent.name for path in (Path(__file__).resolve().parents[2] / "pages").glob("*/page.py")}
     assert set(PAGES) == files - {"__init__"} and len(PAGES) == len(set(PAGES)) > 12
 
 
@@ -224,7 +224,7 @@ def test_damaged_records_are_one_sentence(runs_folder: Path, finished_run: str, 
 def test_link_survives_a_change_of_page(open_page: Opener, finished_run: str) -> None:
     app = open_page("sensitivity", run=finished_run, layer="1", method="wanda:restart")
     app.query_params.clear()  # what navigation does
-    app.switch_page("pages/stasis.py").run()
+    app.switch_page("pages/stasis/page.py").run()
     assert app.query_params["run"] == finished_run
     assert app.query_params["method"] == "wanda:restart"
 
@@ -358,7 +358,7 @@ def test_a_cancelled_run_says_once_what_is_kept(
 ) -> None:
     store = synthetic.write_run(runs_folder, run_id="cancelled-run", steps=1)
     with pytest.raises(Cancelled):
-        experiment.run(store, should_stop=lambda: True)
+        loop.run(store, should_stop=lambda: True)
     for page in ("prune", "runs", "stasis"):
         text = text_of(open_page(page, run=store.id)).lower()
         assert text.count("what was finished is kept") == 1 and "cancelled: cancelled" not in text
@@ -367,7 +367,7 @@ def test_a_cancelled_run_says_once_what_is_kept(
 
 def test_prune_starts_a_run(runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     app = open_page("prune")
     app.session_state["draft"]["checkpoint"] = "tiny"
     app.run()
@@ -382,7 +382,7 @@ def test_prune_refuses_windows_that_a_file_cannot_hold(
     runs_folder: Path, tmp_path: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
-    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     (tmp_path / "short.txt").write_text("a short text\n" * 20)
     app = open_page("prune")
     app.session_state["draft"].update(checkpoint="tiny", domains=[str(tmp_path / "short.txt")])
@@ -428,7 +428,7 @@ def test_pages_do_not_import_torch() -> None:
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
         "app = AppTest.from_file('app.py', default_timeout=300).run()\n"
         "for page in ('domains', 'prune', 'sensitivity', 'stasis', 'families', 'diagnose', 'sweep'):\n"
-        "    app.switch_page(f'pages/{page}.py').run()\n"
+        "    app.switch_page(f'pages/{page}/page.py').run()\n"
         "    assert not app.exception\n"
         "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n"
     )

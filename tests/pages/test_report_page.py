@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core import experiment
 from copal_core.config import RunConfig
-from copal_core.runs import Runs
-from copal_core.store import RunStore
-from pages.components import report_tasks, tasks
+from copal_core.experiment import loop
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
+from pages.shared import report_tasks, tasks
 
 Opener = Callable[..., AppTest]
 
@@ -38,7 +38,7 @@ def wait(arguments: report_tasks.Arguments) -> tasks.Task:
 @pytest.fixture
 def computed(runs_folder: Path, small_config: Callable[..., RunConfig]) -> RunStore:
     store = Runs(runs_folder).create(small_config(["copal:accumulate", "whitened-svd:restart"]), title="A")
-    experiment.run(store)
+    loop.run(store)
     return store
 
 
@@ -80,7 +80,7 @@ def test_what_is_not_possible_says_why(
 ) -> None:
     app = open_page("report", run=computed.id, method="whitened-svd:restart")
     assert "factors and no masks" in text_of(app)
-    monkeypatch.setattr("copal_core.report.checkpoints.find_spec", lambda name: None)
+    monkeypatch.setattr("copal_core.export.checkpoints.find_spec", lambda name: None)
     app.button_group(key="checkpoint-format").set_value("compressed-tensors").run()
     assert "sparse-24-bitmask" in text_of(app)
     assert "pip install compressed-tensors" in text_of(app)

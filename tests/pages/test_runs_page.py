@@ -10,11 +10,11 @@ from types import ModuleType
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core import shelf
 from copal_core.config import RunConfig
-from copal_core.groups import Group, Groups, orders, seeds
-from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
+from copal_core.store import shelf
+from copal_core.store.groups import Group, Groups, orders, seeds
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs
 
 Opener = Callable[..., AppTest]
 
@@ -109,7 +109,7 @@ def test_resume_branch_and_undo(
     two: tuple[RunStore, RunStore], open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[RunStore] = []
-    monkeypatch.setattr("copal_core.jobs.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     app = open_page("runs", run="second-run")
     app.button(key="resume-run").click().run()
     assert [store.id for store in started] == ["second-run"]
@@ -195,7 +195,7 @@ def test_a_group_is_started_watched_and_cancelled(
     kind: str, view: str, finished_run: str, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Group] = []
-    monkeypatch.setattr("copal_core.grouping.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.group_loop.start", started.append)
     app = open_page("runs", view=view)
     app.button(key=f"start-group-{kind}").click().run()
     assert not app.exception

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core import cluster, sweeps
-from copal_core.cluster.sweep import create
+from copal_core.analysis import sweeps
 from copal_core.config import Method, Protocol, Windows
+from copal_core.experiment import cluster
+from copal_core.experiment.cluster.sweep import create
 from copal_core.figures import sweep as figures
-from copal_core.groups import Group, Groups
-from copal_core.records import PerplexityRecord
-from copal_core.store import RunState
+from copal_core.store.groups import Group, Groups
+from copal_core.store.records import PerplexityRecord
+from copal_core.store.run_store import RunState
 
 Opener = Callable[..., AppTest]
 DOMAINS = ("python-code", "shakespeare")
@@ -135,7 +136,7 @@ def test_low_rank_and_neurons_are_offered_and_neurons_have_their_shares(
 def test_without_ray_the_page_says_how_to_get_it(
     runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
+    monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
     app = open_page("sweep")
     assert not app.exception and "pip install -r requirements-cluster.txt" in text_of(app)
 
@@ -143,7 +144,7 @@ def test_without_ray_the_page_says_how_to_get_it(
 def test_without_ray_a_sweep_is_read_and_not_gone_on_with(
     group: Group, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("copal_core.cluster.connection.find_spec", lambda name: None)
+    monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
     app = open_page("sweep", sweep=group.id)
     assert len(app.get("plotly_chart")) == 1
     app.button(key="resume-sweep").click().run()

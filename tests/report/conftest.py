@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from copal_core import experiment
 from copal_core.config import RunConfig
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.experiment import loop
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 
 METHODS = [
     "copal:accumulate",
@@ -23,5 +23,5 @@ METHODS = [
 def computed(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., RunConfig]) -> RunStore:
     """Not to be changed."""
     store = Runs(tmp_path_factory.mktemp("computed")).create(small_config(METHODS), title="A <b>run</b>")
-    experiment.run(store)
+    loop.run(store)
     return store

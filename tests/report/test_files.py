@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from copal_core.cli import main
+from copal_core.cli.main import main
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError, InvalidValueError, NumericalError, RunError
-from copal_core.report import checkpoints
-from copal_core.report.bundle import create_from, read_bundle, write_bundle
-from copal_core.report.packed import weight_name, write_masks
-from copal_core.report.tables import FORMATS, encode, tables_of, write_tables
-from copal_core.runs import Runs
-from copal_core.store import RunStore
+from copal_core.export import checkpoints
+from copal_core.export.bundle import create_from, read_bundle, write_bundle
+from copal_core.export.packed_masks import weight_name, write_masks
+from copal_core.export.tables import FORMATS, encode, tables_of, write_tables
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
 from tests.report.conftest import METHODS
 
 READERS = {"csv": pd.read_csv, "parquet": pd.read_parquet, "json": pd.read_json}
@@ -182,9 +182,9 @@ def test_an_exported_checkpoint_is_measured_again(computed: RunStore, tmp_path: 
 def test_a_checkpoint_that_is_not_the_runs_is_not_left_behind(
     computed: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from copal_core import export
+    from copal_core.export import checkpoint
 
-    real = export.export_checkpoint
+    real = checkpoint.export_checkpoint
 
     def spoiled(store: RunStore, method: str, step: int, out: Path) -> Path:
         folder = real(store, method, step, out)
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_not_the_runs_is_not_left_behind(
         save_file(tensors, path, {"format": "pt"})
         return folder
 
-    monkeypatch.setattr(export, "export_checkpoint", spoiled)
+    monkeypatch.setattr(checkpoint, "export_checkpoint", spoiled)
     with pytest.raises(NumericalError, match="not the same model"):
         checkpoints.export_and_check(computed, "sparsegpt:sequential", 2, tmp_path / "out")
     assert not (tmp_path / "out").exists()

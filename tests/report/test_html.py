@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from copal_core import shelf
-from copal_core.cli import main
+from copal_core.cli.main import main
 from copal_core.config import RunConfig
 from copal_core.errors import RunError
-from copal_core.report.html import write_report
-from copal_core.report.sections import sections
-from copal_core.runs import RECORDED, Runs
-from copal_core.store import RunStore
+from copal_core.export.report import write_report
+from copal_core.export.sections import sections
+from copal_core.store import shelf
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import RECORDED, Runs
 
 
 class Reader(HTMLParser):

@@ -20,12 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from copal_core import files, jobs, shelf, soundness
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError, RunError
-from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
-from pages.components import tasks, uploads
+from copal_core.experiment import processes
+from copal_core.store import shelf, soundness
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs
+from copal_core.system import files
+from pages.shared import tasks, uploads
 from tests.support import ended_by
 
 KINDS = ("run.json", "status.json", "results.sqlite", "events.jsonl", "block-001.safetensors", "worker.lock")
@@ -231,9 +233,9 @@ def test_a_killed_worker_leaves_a_run_to_resume(
     program.write_text(f"#!{sys.executable}\n{ended_by('SIGKILL')}")
     program.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.sys, "executable", str(program))
-        jobs.start(store)
-    assert jobs._children[-1].wait() == -signal.SIGKILL
+        patch.setattr(processes.sys, "executable", str(program))
+        processes.start(store)
+    assert processes._children[-1].wait() == -signal.SIGKILL
     assert len(store.perplexity()) == 3  # those of the dense model
     assert store.finished_blocks(methods[0], 1) == 1
     assert store.state().status == "interrupted"
@@ -242,7 +244,7 @@ def test_a_killed_worker_leaves_a_run_to_resume(
     assert "interrupted" in " ".join(warning.value for warning in app.warning)
     app.button(key="resume-run").click().run()
     assert not app.exception
-    jobs._children[-1].wait()
+    processes._children[-1].wait()
     assert store.state().status == "done"
     assert len(store.perplexity()) == 3 * (1 + 3 * len(methods))
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from copal_core.checkpoints import locate
 from copal_core.config import Method, RunConfig, Structure, Windows
-from copal_core.decompositions import Decompositions
 from copal_core.domains import Document, Domain, find
 from copal_core.errors import CopalError
-from copal_core.groups import Groups
-from copal_core.runs import Runs
-from copal_core.shelf import restore
-from pages.components import links, uploads
-from pages.components.text import plain
+from copal_core.store.decompositions import Decompositions
+from copal_core.store.groups import Groups
+from copal_core.store.runs import Runs
+from copal_core.store.shelf import restore
+from pages.shared import links, uploads
+from pages.shared.text import plain
 
 NASTY = (
     "../../etc/passwd", "..", ".", "/etc/passwd", "~root/x", "a\0b", "<script>alert(1)</script>", "x'; DROP TABLE x;--",

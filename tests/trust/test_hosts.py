@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from copal_core import sharing
 from copal_core.errors import InvalidValueError
+from copal_core.system import sharing
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = {

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from copal_core import decompositions, grouping, jobs, sharing, shelf
 from copal_core.checkpoints import locate
 from copal_core.config import RunConfig
-from copal_core.decompositions import DecompositionConfig, Decompositions
 from copal_core.domains import find
 from copal_core.errors import CheckpointError, DomainError, RunError
-from copal_core.groups import Groups, seeds
-from copal_core.runs import Runs
-from copal_core.store import RunState, RunStore
+from copal_core.experiment import group_loop, processes
+from copal_core.store import decompositions, shelf
+from copal_core.store.decompositions import DecompositionConfig, Decompositions
+from copal_core.store.groups import Groups, seeds
+from copal_core.store.run_store import RunState, RunStore
+from copal_core.store.runs import Runs
+from copal_core.system import sharing
 
 ANNA, BEN = "a" * 32, "b" * 32
 
@@ -98,7 +100,7 @@ def test_a_run_is_its_makers(runs: Runs, config: RunConfig, as_person: Callable[
     before = (store.folder / "run.json").read_bytes()
     assert ANNA not in before.decode()  # what is exported and shared names nobody
     as_person(BEN)
-    for action in (jobs.start, jobs.cancel, shelf.delete):
+    for action in (processes.start, processes.cancel, shelf.delete):
         refused(action, store)
     refused(shelf.rename, store, "mine now")
     refused(shelf.note, store, "mine now")
@@ -121,8 +123,8 @@ def test_groups_and_families_are_their_makers(
     group = Groups(runs.root).create("repeat", seeds(config, 2))
     family = Decompositions(runs.root).create(DecompositionConfig("tiny", ("python-code",), ("svd",)))
     as_person(BEN)
-    refused(grouping.start, group)
-    refused(grouping.cancel, group)
+    refused(group_loop.start, group)
+    refused(group_loop.cancel, group)
     refused(decompositions.start, family)
     refused(family.request_cancel)
     assert not group.cancel_requested() and not family.cancel_requested()
@@ -147,7 +149,7 @@ def test_another_person_sees_the_run_and_cannot_cancel_it(
     cookies = {"copal-person": "1" * 64}
     monkeypatch.setenv("COPAL_SHARED", "1")
     monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", cookies)
-    from pages.components import people
+    from pages.shared import people
 
     monkeypatch.setattr(sharing, "_resolver", people._person)
     store = Runs(runs_folder).create(config)
@@ -166,7 +168,7 @@ def test_another_person_sees_the_run_and_cannot_cancel_it(
 
 
 def test_the_token_of_one_browser_is_one_person(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pages.components import people
+    from pages.shared import people
 
     token, other = bytes(range(16)), bytes(range(1, 17))
 

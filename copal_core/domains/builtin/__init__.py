@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from copal_core.domains.base import Document, Domain, DomainInfo, stable_fraction
 from copal_core.errors import DomainError
-from copal_core.registry import Registry
+from copal_core.system.registry import Registry
 
 
 class BuiltIn(Domain):

@@ -1,0 +1,1 @@
+"""From records to answers: results, metrics, intervals, diagnosis, comparisons of layers."""

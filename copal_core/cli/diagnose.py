@@ -1,0 +1,248 @@
+"""The commands `attribute`, `losses`, `inspect` and `health`: where a run forgot, what a text and a weight cost it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from copal_core.analysis.diagnosis.evidence import Place
+from copal_core.analysis.diagnosis.kept import Result
+from copal_core.cli.signals import stop_on_signal
+from copal_core.errors import InvalidValueError
+from copal_core.store.folder import RunState
+from copal_core.store.run_store import RunStore
+from copal_core.store.runs import Runs
+
+AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add the commands to the parser through `command(name, function, summary)`."""
+    attribute = command(
+        "attribute", _attribute, "Restore earlier weights part by part and measure what that returns."
+    )
+    _add_run(attribute)
+    attribute.add_argument("--method", required=True)
+    attribute.add_argument(
+        "--domain", required=True, help="the forgotten one: its name, or its number from 1"
+    )
+    attribute.add_argument("--by", default="block", help="block, projection or layer")
+    attribute.add_argument(
+        "--windows", type=int, default=None, help="of the evaluation windows; default: all"
+    )
+    attribute.add_argument("--again", action="store_true", help="forget what was measured before")
+
+    losses = command(
+        "losses", _losses, "Loss of every token of a text, in the dense model and in results of a run."
+    )
+    _add_run(losses)
+    losses.add_argument(
+        "--model", action="append", required=True, metavar="METHOD@STEP", help="once for each"
+    )
+    losses.add_argument(
+        "--text", type=Path, required=True, metavar="FILE", help="the first 2,000 tokens of it"
+    )
+
+    inspect = command(
+        "inspect", _inspect, "One weight: its value after every step, and how close it is to going."
+    )
+    _add_run(inspect)
+    inspect.add_argument("--block", type=int, required=True)
+    inspect.add_argument("--projection", required=True)
+    inspect.add_argument("--row", type=int, required=True, help="output neuron, from 0")
+    inspect.add_argument("--column", type=int, required=True, help="input feature, from 0")
+    _add_run(
+        command("health", _health, "What in a run deserves a second look, with its place and what to do.")
+    )
+
+
+def _add_run(made: argparse.ArgumentParser) -> None:
+    made.add_argument("run")
+    made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
+
+
+def _attribute(options: argparse.Namespace) -> int:
+    from copal_core.analysis.diagnosis.attributing import compute
+    from copal_core.analysis.diagnosis.attributions import Attribution, request_for
+
+    store = Runs(options.runs).open(options.run)
+    domain = _domain_number(store, options.domain)
+    attribution = Attribution(store, request_for(store, options.method, domain, options.by, options.windows))
+    if options.again:
+        (attribution.folder / "tally.json").unlink(missing_ok=True)
+    attribution.forget_old_cancel()
+    with stop_on_signal() as stopped:
+        compute(attribution, _teller(), lambda: stopped() or attribution.cancel_requested())
+    result = attribution.result()
+    print(json.dumps(result, ensure_ascii=False)) if options.json else _print_ranking(result)
+    return 0
+
+
+def _domain_number(store: RunStore, text: str) -> int:
+    """A domain by its name or its number. Raises InvalidValueError for one that is not in the run."""
+    names = store.domains
+    if text in names:
+        return names.index(text) + 1
+    if text.isdecimal() and 1 <= int(text[:6]) <= len(names):
+        return int(text)
+    raise InvalidValueError(f"domain '{text}' is not in the run; its domains: {', '.join(names)}")
+
+
+def _teller() -> Callable[[RunState], None]:
+    """One line on stderr whenever the phase changes, and each tenth of the way."""
+    said: set[str] = set()
+
+    def tell(state: RunState) -> None:
+        line = f"{int(10 * state.progress) * 10:3d} %  {state.phase}"
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
+
+    return tell
+
+
+def _print_ranking(result: dict[str, Any]) -> None:
+    means = result["mean_nats"]
+    print(
+        f"{result['method']} forgot {result['forgotten_nats']:+.4f} nats a token on {result['domain']}: "
+        f"{means['earlier']:.4f} after step {result['restored_step']}, {means['final']:.4f} after step "
+        f"{result['final_step']}\n{result['protocol']} · {result['windows']} windows measured"
+    )
+    print(f"{'restored':26}{'returned, nats':>16}{'± error':>12}{'share':>9}{'windows':>9}")
+    for part in result["parts"]:
+        share = "-" if part["share"] is None else f"{part['share']:.1%}"
+        print(f"{part['part']:26}{part['nats']:>+16.5f}{part['error']:>12.5f}{share:>9}{part['windows']:>9}")
+
+
+def _losses(options: argparse.Namespace) -> None:
+    import torch
+
+    from copal_core.analysis.diagnosis.comparing import compared_losses, described, same_checkpoint
+    from copal_core.analysis.diagnosis.kept import DENSE
+    from copal_core.analysis.diagnosis.pieces import MOST_CHARACTERS, bounded
+    from copal_core.checkpoints import locate
+
+    store = Runs(options.runs).open(options.run)
+    models = [(store, DENSE), *((store, _result(text)) for text in options.model)]
+    same_checkpoint(models)
+    text, characters = _beginning(options.text, MOST_CHARACTERS)
+    checkpoint = locate(store.config.checkpoint)
+    tokenizer = checkpoint.tokenizer()
+    found = bounded(text, tokenizer, characters)
+    backbone = checkpoint.open(store.config.protocol.device, store.config.protocol.dtype)
+    losses = compared_losses(backbone, torch.tensor(found.tokens), models, lambda label, done, total: None)
+    rows = described(found.tokens, losses, tokenizer)
+    names = [str(result) for _, result in models]
+    print(found.cut, file=sys.stderr) if found.cut else None
+    if options.json:
+        print(
+            json.dumps(
+                {"run": store.id, "models": names, "cut": found.cut, "pieces": rows}, ensure_ascii=False
+            )
+        )
+        return
+    print("nats  " + "  ".join(names))
+    for piece, *values in rows:
+        cells = "".join(f"{'-' if value is None else format(value, '.3f'):>10}" for value in values)
+        print(f"{cells}  {json.dumps(piece, ensure_ascii=True)}")
+
+
+def _result(text: str) -> Result:
+    """METHOD@STEP. Raises InvalidValueError for anything else."""
+    method, at, step = text.rpartition("@")
+    if not at or not step.isdecimal():
+        raise InvalidValueError(
+            f"model '{text[:80]}' is not of the form METHOD@STEP, such as wanda:restart@3"
+        )
+    return Result(method, int(step[:9]))
+
+
+def _beginning(path: Path, characters: int) -> tuple[str, int]:
+    """The first characters of a file, and about how many it has. Raises InvalidValueError when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(characters)
+            return text, max(len(text) + 1, path.stat().st_size) if file.read(1) else len(text)
+    except OSError as error:
+        raise InvalidValueError(
+            f"text '{path}' cannot be read ({error.strerror}); name a text file"
+        ) from None
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from copal_core.analysis.diagnosis.evidence import Evidence, Place, evidence_file
+    from copal_core.analysis.diagnosis.layers import gather_layer
+    from copal_core.checkpoints import locate
+    from copal_core.methods.criteria import CRITERIA
+
+    store = Runs(options.runs).open(options.run)
+    place = Place(options.block, options.projection)
+    _check_place(store, place, options.row, options.column)
+    path = evidence_file(store, place)
+    if not path.is_file() or options.row not in Evidence(path).rows:
+        gather_layer(store, locate(store.config.checkpoint), place, options.row, _say)
+    evidence = Evidence(path)
+    after: list[dict[str, Any]] = [
+        {"method": one.method, "step": one.step, "value": evidence.after(number, options.row, options.column)}
+        for number, one in enumerate(evidence.results)
+    ]
+    standings: list[dict[str, Any]] = []
+    for criterion in CRITERIA.names():
+        for number, domain in enumerate(store.domains):
+            where = (criterion, number, options.row, options.column, store.config.structure)
+            if (found := evidence.standing(*where)) is not None:
+                standings.append(
+                    {"criterion": criterion, "domain": domain, **asdict(found), "margin": found.margin}
+                )
+    value = evidence.value(options.row, options.column)
+    if options.json:
+        print(json.dumps({"run": store.id, "value": value, "after": after, "standings": standings}))
+        return
+    print(f"{place}, output {options.row}, input {options.column}: {value:.6g} in the dense model")
+    for one in after:
+        said = "no such weight" if one["value"] is None else f"{one['value']:.6g}"
+        print(f"    after step {one['step']} of {one['method']:28} {said}")
+    print("dense model, each domain by itself: score, threshold, rank; the lowest go")
+    for one in standings:
+        threshold = "-" if one["threshold"] is None else f"{one['threshold']:.4g}"
+        rank = f"{one['rank']} of {one['among']}, lowest {one['removed']} go"
+        print(f"    {one['criterion']:12}{one['domain'][:20]:22}{one['score']:<12.4g}{threshold:12}{rank}")
+
+
+def _check_place(store: RunStore, place: Place, row: int, column: int) -> None:
+    """Raises InvalidValueError for a weight that the checkpoint does not have."""
+    described = store.info.get("checkpoint", {})
+    shapes, blocks = described.get("projections", {}), int(described.get("blocks", 0))
+    if place.projection not in shapes or not 0 <= place.block < blocks:
+        raise InvalidValueError(
+            f"layer '{place}' is not in the run; blocks 0 to {blocks - 1}, projections: {', '.join(shapes)}"
+        )
+    rows, columns = shapes[place.projection]
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise InvalidValueError(
+            f"weight {row}, {column} is not in {place}; rows 0 to {rows - 1}, columns 0 to {columns - 1}"
+        )
+
+
+def _say(label: str, done: int, total: int) -> None:
+    print(f"{label} {done}/{total}" if total else label, file=sys.stderr)
+
+
+def _health(options: argparse.Namespace) -> None:
+    from copal_core.analysis.diagnosis.health import CHECKS, examine
+
+    store = Runs(options.runs).open(options.run)
+    found = examine(store)
+    if options.json:
+        content = {name: [asdict(one) for one in findings] for name, findings in found.items()}
+        print(json.dumps({"run": store.id, "checks": content}, ensure_ascii=False))
+        return
+    for check in CHECKS:
+        print(f"{check.label}: {len(found[check.name]) or 'nothing found'}")
+        for one in found[check.name]:
+            print(f"    {one.where}\n        {one.found}\n        {one.advice}")

@@ -1,0 +1,116 @@
+"""The command `neurons`: whole hidden neurons removed by every selector at the same count, the dense model beside."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from copal_core.config import Method, Protocol, RunConfig, Windows
+from copal_core.errors import InvalidValueError
+from copal_core.system.files import new_folder
+
+AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
+
+
+def add_neurons(command: AddCommand) -> None:
+    """Add the command to the parser through `command(name, function, summary)`."""
+    made = command("neurons", _neurons, "Remove redundant neurons, and measure the smaller model.")
+    made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
+    made.add_argument("--checkpoint", default="smollm2-135m", help="name, hub id, folder or GGUF file")
+    made.add_argument("--domain", action="append", required=True, help="once each, in order, as for run")
+    made.add_argument("--share", action="append", type=float, help="of the neurons removed; default: 0.1")
+    made.add_argument(
+        "--method",
+        action="append",
+        help="a selector, such as mutual-information[threshold=0.1]; default: all",
+    )
+    made.add_argument("--strategy", default="accumulate", help="what is remembered between domains")
+    made.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
+    made.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
+    made.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    made.add_argument("--device", default="auto")
+    made.add_argument("--title", default="")
+    made.add_argument("--no-speed", action="store_true", help="do not measure tokens a second")
+    made.add_argument("--out", type=Path, metavar="DIR", help="export the first method at the first share")
+
+
+def _neurons(options: argparse.Namespace) -> int:
+    from copal_core.cli import main
+
+    config = _config(options)
+    out = new_folder(options.out) if options.out else None
+    store = main.create(config, options)
+    main.compute(store)
+    result, steps = store.result(), len(config.domains)
+    for entry, method in zip(result["methods"], config.methods, strict=True):
+        entry["share"] = method.options["share"]
+    if not options.no_speed:
+        result["speed"] = _speeds(store, config, steps)
+    if out is not None:
+        from copal_core.export.checkpoint import export_checkpoint
+
+        result["exported"] = str(export_checkpoint(store, str(config.methods[0]), steps, out))
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return 0
+    main.print_result(store, False)
+    for entry in result["methods"]:
+        print(
+            f"{entry['method'][:48]:48} {entry['neurons_removed']:,} of {entry['neurons']:,} neurons removed, "
+            f"{entry['stored_share']:.1%} of the projections' bytes"
+        )
+    for speed in result.get("speed", []):
+        print(
+            f"removed {speed['share']:.1%}: {speed['parameters']:,} parameters, {speed['bytes']:,} bytes at 16 bits, "
+            f"prefill {speed['prefill']:.1f} tokens/s, decode {speed['decode']:.1f} tokens/s"
+        )
+    return 0
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    """The run of every selector at every share. Raises InvalidValueError for a method that is no selector."""
+    from copal_core.methods.neurons import NEURONS
+
+    methods = []
+    for share in options.share or [0.1]:
+        for text in options.method or NEURONS.names():
+            method = Method.parse(text if ":" in text else f"{text}:{options.strategy}")
+            if method.name not in NEURONS.names():
+                known = ", ".join(NEURONS.names())
+                raise InvalidValueError(f"method '{text}' chooses no neurons; known: {known}")
+            chosen = {"share": share, **method.options}
+            methods.append(Method(name=method.name, strategy=method.strategy, options=chosen))
+    return RunConfig(
+        checkpoint=options.checkpoint,
+        domains=tuple(options.domain),
+        methods=tuple(methods),
+        protocol=Protocol(
+            calibration=Windows.parse(options.calibration),
+            evaluation=Windows.parse(options.evaluation),
+            propagate=options.propagate,
+            seed=options.seed,
+            dtype=options.dtype,
+            device=options.device,
+        ),
+    )
+
+
+def _speeds(store: Any, config: RunConfig, step: int) -> list[dict[str, float]]:
+    """The dense model, and one smaller model for each share: selectors remove equally many."""
+    from copal_core.analysis.smaller import measure_smaller
+
+    found: list[dict[str, float]] = []
+    for method in config.methods:
+        share = float(method.options["share"])
+        if share in {entry["share"] for entry in found}:
+            continue
+        measured = measure_smaller(store, str(method), step)
+        if not found:
+            found.append({"share": 0.0, **measured["dense"]})
+        found.append({"share": share, **measured["smaller"]})
+    return found

@@ -1,0 +1,71 @@
+"""Blocks that count as finished though a file of theirs is gone or cut short: forgotten, to be computed again.
+
+What is computed again has the same bytes, so that later steps and perplexities, which rest on it, stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from copal_core.config import Method
+from copal_core.errors import RunError
+from copal_core.methods.criteria._base import Criterion
+from copal_core.methods.lowrank._base import Decomposition
+from copal_core.methods.neurons._base import NeuronSelector
+from copal_core.methods.strategies._base import Strategy
+from copal_core.store.run_store import RunStore
+from copal_core.system import files
+
+Compressor = Criterion | Decomposition | NeuronSelector
+
+
+def forget_damaged(
+    store: RunStore, method: Method, step: int, compressor: Compressor, strategy: Strategy
+) -> tuple[int, str] | None:
+    """Forget the blocks of one step from the first damaged one on.
+
+    Returns that block and what is wrong with it, None when all are whole. Raises RunError when it cannot be computed
+    again: the memory of the step before, which its strategy needs, was dropped.
+    """
+    found = next(_damaged(store, str(method), step, compressor), None)
+    if found is None:
+        return None
+    block, problem = found
+    if step > 1 and strategy.remembers and store.info.get("memory_dropped"):
+        raise RunError(
+            f"{problem}, and the memory it was computed from was dropped when the run was done; start a new run of the "
+            "same configuration"
+        )
+    store.records.forget_blocks(str(method), step, block)
+    return found
+
+
+def _damaged(store: RunStore, method: str, step: int, compressor: Compressor) -> Iterator[tuple[int, str]]:
+    masked = _masked_blocks(store, method, step) if isinstance(compressor, Decomposition) else set()
+    for block in range(store.finished_blocks(method, step)):
+        for kind in _kinds(compressor, block in masked):
+            path = store.block_path(kind, method, step, block)
+            where = f"{kind}/{path.parent.parent.name}/{path.parent.name}/{path.name} of run '{store.id}'"
+            if not path.is_file():
+                yield block, f"{where} is missing"
+                continue
+            try:
+                files.read_arrays(path, names=[])  # the header, which says how long the file must be
+            except RunError:
+                yield block, f"{where} is cut short or damaged"
+
+
+def _kinds(compressor: Compressor, masked: bool) -> tuple[str, ...]:
+    """The files without which a finished block is not what its records say."""
+    if isinstance(compressor, NeuronSelector):
+        return ("neurons",)
+    if isinstance(compressor, Decomposition):
+        return ("factors", "masks") if masked else ("factors",)
+    return ("masks",) if compressor.by_row else ("masks", "weights")
+
+
+def _masked_blocks(store: RunStore, method: str, step: int) -> set[int]:
+    """Blocks in which a low-rank method chose a mask for some layer."""
+    table = store.factors()
+    rows = table[(table["method"] == method) & (table["step"] == step) & (table["kind"] == "mask")]
+    return set(rows["block"].tolist())

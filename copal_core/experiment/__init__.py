@@ -1,0 +1,1 @@
+"""Runs from beginning to end: the main loop, evaluation, estimates, processes, clusters."""

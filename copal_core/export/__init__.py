@@ -1,0 +1,1 @@
+"""Files that leave the product: reports, tables, bundles, masks and checkpoints."""

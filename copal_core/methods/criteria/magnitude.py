@@ -1,0 +1,23 @@
+"""The size of the weight, |W|; needs no text at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.criteria._base import Criterion
+from copal_core.statistics.accumulators import GroupStatistics, Statistic
+
+
+@CRITERIA.register("magnitude")
+@dataclass(frozen=True)
+class Magnitude(Criterion):
+    """|W_jk|."""
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return ()
+
+    def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
+        return weight.float().abs()

@@ -1,0 +1,180 @@
+"""Optimal brain surgeon, column by column, with weight updates (SparseGPT, arXiv:2301.00774).
+
+Removing weight k of a row costs w² / [H⁻¹]_kk of squared output error, and the rest of the row moves to
+make up for it. Columns are treated from left to right; U, upper triangular with H⁻¹ = Uᵀ U, holds all
+the inverses needed on the way. The mask of a block of columns is chosen when its first column is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from copal_core.errors import InvalidValueError, NumericalError
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.criteria._base import Criterion, Pruned
+from copal_core.methods.masks import removed_count, select, select_rows
+from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.system.threads import one_thread
+
+if TYPE_CHECKING:
+    from copal_core.config import Structure
+
+_INNER = 32  # columns updated one by one before the rest of their block is, in one product
+
+
+@CRITERIA.register("sparsegpt")
+@dataclass(frozen=True)
+class SparseGPT(Criterion):
+    """damping: share of the mean diagonal added to H. block: columns whose mask is chosen together."""
+
+    damping: float = 0.01
+    block: float = 128.0
+    updates_weights = True
+    by_row = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping < 1:
+            raise InvalidValueError(f"damping = {self.damping} is not a share; use 0 <= damping < 1")
+        if self.block < 1 or self.block != int(self.block):
+            raise InvalidValueError(f"block = {self.block} is not a number of columns; use 128")
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return (InputGram(),)
+
+    def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
+        """w² / U_kk² of the weights as they are, before any update."""
+        factor, dead, _ = inverse_factor(statistics.mean("input_gram"), self.damping)
+        return (weight.float().masked_fill(dead, 0) / factor.diagonal()).square()
+
+    def prune(
+        self, weight: Tensor, statistics: GroupStatistics, structure: Structure, sections: Sequence[int]
+    ) -> Pruned:
+        factor, dead, warnings = inverse_factor(statistics.mean("input_gram"), self.damping)
+        # transposed, so that one column of the layer is one contiguous row here: (in, out)
+        w = weight.float().masked_fill(dead, 0).T.contiguous()
+        kept = torch.ones_like(w, dtype=torch.bool)
+        scores = torch.empty_like(w)
+        thresholds = []
+        width = self._width(structure)
+        for start in range(0, w.shape[0], width):
+            stop = min(start + width, w.shape[0])
+            columns = slice(start, stop)
+            chosen = _Chooser(structure, sections, start, w.shape[0])
+            with one_thread():
+                errors = _sweep(w[columns], factor[columns, columns], kept[columns], scores[columns], chosen)
+            w[stop:].addmm_(factor[columns, stop:].T, errors, alpha=-1)
+            thresholds += [] if chosen.thresholds is None else [chosen.thresholds]
+        highest = torch.stack(thresholds).amax(dim=0) if thresholds else None
+        w.mul_(kept)
+        return Pruned(w.T.contiguous(), kept.T.contiguous(), scores.T.contiguous(), highest, warnings)
+
+    def _width(self, structure: Structure) -> int:
+        """Columns in a block: a whole number of N:M groups."""
+        block = int(self.block)
+        size = structure.group_size if structure.kind == "n:m" else 1
+        return max(size, block - block % size)
+
+
+class _Chooser:
+    """Chooses which weights of a block of columns go; rows are exact over the whole layer."""
+
+    def __init__(self, structure: Structure, sections: Sequence[int], start: int, columns: int) -> None:
+        self.structure = structure
+        self.thresholds: Tensor | None = None
+        self._sections = list(sections)
+        self._start = start
+        structure.check_divides(columns)
+
+    def whole_block(self, scores: Tensor) -> Tensor:
+        """scores (columns of the block, out) -> kept, of the same shape."""
+        width, sparsity = scores.shape[0], self.structure.sparsity
+        # differences of the running count, so that blocks add up to exactly the layer's share
+        before, after = removed_count(self._start, sparsity), removed_count(self._start + width, sparsity)
+        if self.structure.group == "row":
+            selection = select_rows(scores.T.contiguous(), after - before)
+            self.thresholds = selection.thresholds
+            return selection.kept.T
+        parts = []
+        for part in scores.split(self._sections, dim=1):
+            rows = part.shape[1]
+            count = removed_count(self._start * rows + part.numel(), sparsity) - removed_count(
+                self._start * rows, sparsity
+            )
+            parts.append(select_rows(part.T.reshape(1, -1), count).kept.reshape(rows, width).T)
+        return torch.cat(parts, dim=1)
+
+    def n_of_m(self, scores: Tensor) -> Tensor:
+        """scores (group size, out) -> kept, of the same shape."""
+        return select(scores.T.contiguous(), self.structure).kept.T
+
+
+def _sweep(w: Tensor, factor: Tensor, kept: Tensor, scores: Tensor, choose: _Chooser) -> Tensor:
+    """Remove a block's weights column by column, in place, each time updating the columns to its right.
+
+    w, kept, scores: (columns, out). factor: (columns, columns) of U. Returns the errors (columns, out) that
+    the columns after the block still have to make up for.
+    """
+    columns = w.shape[0]
+    scale = factor.diagonal()[:, None]  # (columns, 1)
+    size = choose.structure.group_size if choose.structure.kind == "n:m" else 0
+    if not size:
+        scores.copy_((w / scale).square())
+        kept.copy_(choose.whole_block(scores))
+    errors = torch.empty_like(w)
+    removed = ~kept / scale if not size else torch.empty_like(w)
+    inner = max(size, _INNER - _INNER % size) if size else _INNER
+    for start in range(0, columns, inner):
+        stop = min(start + inner, columns)
+        for i in range(start, stop):
+            if size and i % size == 0:
+                group = slice(i, i + size)
+                scores[group] = (w[group] / scale[group]).square()
+                kept[group] = choose.n_of_m(scores[group])
+                removed[group] = ~kept[group] / scale[group]
+            torch.mul(w[i], removed[i], out=errors[i])
+            w[i + 1 : stop].addr_(factor[i, i + 1 : stop], errors[i], alpha=-1)
+        w[stop:].addmm_(factor[start:stop, stop:].T, errors[start:stop], alpha=-1)
+    return errors
+
+
+def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, dict[str, str]]:
+    """U upper triangular with (H + damping · mean diagonal)⁻¹ = Uᵀ U.
+
+    gram: (in, in) float32. Returns U, the dead inputs (in,) bool (never active: their weights do nothing),
+    and warnings. Damping is raised tenfold while H is not positive definite; raises NumericalError past 100 %.
+    """
+    H = gram.clone()
+    diagonal = H.diagonal()
+    if not bool(torch.isfinite(diagonal).all()):
+        raise NumericalError("the Gram matrix is not finite; the calibration overflowed; use float32")
+    dead = diagonal == 0
+    diagonal[dead] = 1
+    warnings = {}
+    if bool(dead.any()):
+        warnings["dead-inputs"] = (
+            f"{int(dead.sum())} inputs were never active in calibration; their weights go first"
+        )
+    scale = diagonal.mean()
+    used = damping
+    diagonal += used * scale
+    while True:
+        # with rows and columns reversed, H = R Rᵀ with R upper triangular, hence U = R⁻¹
+        lower, failed = torch.linalg.cholesky_ex(H.flip(0, 1))
+        if not int(failed):
+            break
+        raised = max(used * 10, 1e-4)
+        if raised > 1:
+            raise NumericalError("the Gram matrix stays singular with damping 1; calibrate on more windows")
+        diagonal += (raised - used) * scale
+        used = raised
+        warnings["damping-raised"] = (
+            f"damping raised from {damping:g} to {used:g}: too few calibration tokens"
+        )
+    identity = torch.eye(H.shape[0], device=H.device)
+    inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return inverse.flip(0, 1).contiguous(), dead, warnings

@@ -1,0 +1,28 @@
+"""Weight times the size of its input, |W|·‖X‖ (Sun et al., arXiv:2306.11695)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.criteria._base import Criterion
+from copal_core.statistics.accumulators import GroupStatistics, InputSquareSum, Statistic
+
+
+@CRITERIA.register("wanda")
+@dataclass(frozen=True)
+class Wanda(Criterion):
+    """|W_jk| times the root mean square of input feature k.
+
+    The paper has the norm ‖X_k‖₂; the mean over tokens divides every score of a layer by one number,
+    which leaves the mask as it is and makes domains of different size comparable.
+    """
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return (InputSquareSum(),)
+
+    def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
+        # float32: in half precision small products tie, and ties would pick the mask
+        return weight.float().abs() * statistics.mean("input_square_sum").sqrt()

@@ -1,0 +1,12 @@
+"""Low-rank decompositions, one file each. A decomposition turns a weight and statistics into two factors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from copal_core.system.registry import Registry
+
+if TYPE_CHECKING:
+    from copal_core.methods.lowrank._base import Decomposition
+
+LOWRANK: Registry[Decomposition] = Registry("decomposition", __name__)

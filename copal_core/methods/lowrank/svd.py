@@ -1,0 +1,34 @@
+"""Truncated singular value decomposition of the weight; needs no text at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.lowrank._base import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.lowrank._linalg import truncate
+from copal_core.statistics.accumulators import GroupStatistics, Statistic
+
+
+@LOWRANK.register("svd")
+@dataclass(frozen=True)
+class Svd(Decomposition):
+    """The nearest matrix of rank r in every unitarily invariant norm, whatever the text.
+
+    keep: share of the bytes kept; 0: as the run's structure.
+    """
+
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return ()
+
+    def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
+        check_rank(weight, rank)
+        left, right, discarded = truncate(weight.double(), None, rank)
+        return Factors(left, right, 0.0, discarded)

@@ -1,0 +1,66 @@
+"""Truncated SVD of W L with H = L Lᵀ, optimal for the layer's output on its text (SVD-LLM, arXiv:2403.07378).
+
+‖(W − Ŵ) X ᵀ‖² = ‖(W − Ŵ) L‖², so truncating the SVD of W L and multiplying back by L⁻¹ loses exactly the
+squared singular values that were cut off. H is additive over text, so a memory of past domains is one sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from copal_core.config import Structure
+from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.lowrank._base import Choice, Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.lowrank._linalg import Whitening, truncate, whiten
+from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+
+
+@LOWRANK.register("whitened-svd")
+@dataclass(frozen=True)
+class WhitenedSvd(Decomposition):
+    """keep: share of the bytes kept; 0: as the run's structure."""
+
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return (InputGram(),)
+
+    def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
+        return whitened(weight, whiten(statistics.mean("input_gram")), rank)
+
+    def decompose_group(
+        self, weights: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
+    ) -> dict[str, Choice]:
+        """One Cholesky factor serves all projections that read the same input."""
+        shared = _Shared(self.keep, whiten(statistics.mean("input_gram")))
+        return {
+            name: Choice(shared.at_share(weight, statistics, self.share(structure)))
+            for name, weight in weights.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Shared(Decomposition):
+    """The same with the Cholesky factor at hand."""
+
+    keep: float
+    whitening: Whitening
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return ()
+
+    def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
+        return whitened(weight, self.whitening, rank)
+
+
+def whitened(weight: Tensor, whitening: Whitening, rank: int) -> Factors:
+    """The factors of `rank` that lose least of the output. weight: (out, in)."""
+    check_rank(weight, rank)
+    left, right, discarded = truncate(weight.double(), whitening.lower, rank)
+    return Factors(left, right, whitening.damping, discarded, whitening.warnings)

@@ -1,0 +1,12 @@
+"""Ways to choose which hidden neurons of a feed-forward layer go, one file each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from copal_core.system.registry import Registry
+
+if TYPE_CHECKING:
+    from copal_core.methods.neurons._base import NeuronSelector
+
+NEURONS: Registry[NeuronSelector] = Registry("neuron selector", __name__)

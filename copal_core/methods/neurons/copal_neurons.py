@@ -1,0 +1,38 @@
+"""Neurons whose weights the output is least sensitive to: COPAL's score summed over rows and column.
+
+The score of a weight is |W_jk| Σ |y_j||x_k| over tokens (see the criterion of that name). A neuron's is the sum over
+its row of gate, its row of up and its column of down. It is gathered as one number a neuron, without a matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.neurons._base import NeuronSelector, Selection, check_share, lowest
+from copal_core.statistics.accumulators import BlockStatistics, Statistic
+from copal_core.statistics.neurons import ColumnSensitivity, RowSensitivity
+
+
+@NEURONS.register("copal-neurons")
+@dataclass(frozen=True)
+class CopalNeurons(NeuronSelector):
+    """share: of the neurons that go."""
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return RowSensitivity(), ColumnSensitivity()
+
+    def select(
+        self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator
+    ) -> Selection:
+        rows = statistics.groups["mlp_input"].mean("row_sensitivity")
+        return lowest(rows + statistics.groups["mlp_output"].mean("column_sensitivity"), weights, self.share)

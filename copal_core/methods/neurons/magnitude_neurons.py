@@ -1,0 +1,35 @@
+"""Neurons with the smallest weights: the squares of gate's and up's rows and of down's column, summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.neurons._base import NeuronSelector, Selection, check_share, lowest
+from copal_core.statistics.accumulators import BlockStatistics, Statistic
+
+
+@NEURONS.register("magnitude-neurons")
+@dataclass(frozen=True)
+class MagnitudeNeurons(NeuronSelector):
+    """share: of the neurons that go."""
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        return ()
+
+    def select(
+        self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator
+    ) -> Selection:
+        rows = weights["gate_proj"].float().square().sum(dim=1) + weights["up_proj"].float().square().sum(
+            dim=1
+        )
+        return lowest(rows + weights["down_proj"].float().square().sum(dim=0), weights, self.share)

@@ -1,0 +1,22 @@
+"""Add the newest domain's statistics to what is remembered, and decide again from the dense weights (COPAL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.methods.strategies._base import Strategy
+
+if TYPE_CHECKING:
+    from copal_core.statistics.accumulators import BlockStatistics
+
+
+@STRATEGIES.register("accumulate")
+class Accumulate(Strategy):
+    """Memory of all domains so far, dense weights; no past text is kept."""
+
+    remembers = True
+
+    def combine(self, memory: BlockStatistics | None, found: Sequence[BlockStatistics]) -> BlockStatistics:
+        return found[-1] if memory is None else memory.plus(found[-1])

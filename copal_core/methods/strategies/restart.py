@@ -1,0 +1,20 @@
+"""Prune the dense model afresh for the newest domain: what earlier domains needed is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.methods.strategies._base import Strategy
+
+if TYPE_CHECKING:
+    from copal_core.statistics.accumulators import BlockStatistics
+
+
+@STRATEGIES.register("restart")
+class Restart(Strategy):
+    """Statistics of the newest domain alone, dense weights."""
+
+    def combine(self, memory: BlockStatistics | None, found: Sequence[BlockStatistics]) -> BlockStatistics:
+        return found[-1]

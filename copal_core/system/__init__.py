@@ -1,0 +1,1 @@
+"""What everything else stands on: whole files, paths, registries, sharing, queueing, torch's settings."""

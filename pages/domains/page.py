@@ -1,0 +1,24 @@
+"""Domains: the ordered texts that the model meets, and the windows drawn from them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import links
+
+links.through_app(__file__)
+st.title("Domains")
+st.caption("The texts that the model meets, one after another. Their order is the order of the steps.")
+
+from pages.shared import timeline  # noqa: E402  (the title is on the screen before anything else is imported)
+
+left, right = st.columns([3, 2], gap="large")
+with left:
+    timeline.show()
+    st.page_link(
+        "pages/prune/page.py", label="Next: choose methods and start", icon=":material/arrow_forward:"
+    )
+with right:
+    st.markdown("**Add a domain**")
+    timeline.add_form()
+timeline.preview()

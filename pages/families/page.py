@@ -1,0 +1,22 @@
+"""Families: one parent and its sizes (PLRD), and bases that were relearned for one domain (Basel)."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import links
+
+links.through_app(__file__)
+st.title("Families")
+st.caption("One checkpoint, several sizes: decomposed step by step, and for one target domain.")
+
+# imported after the title is on the screen
+from pages.families import form, views  # noqa: E402
+from pages.shared.text import errors_shown  # noqa: E402
+
+with errors_shown():
+    store = form.pick()
+    if store is not None:
+        form.watch(store)
+        views.show(store)
+    form.start_form(expanded=store is None)

@@ -1,0 +1,18 @@
+"""Learn: a guided lesson on a toy layer that one can touch and on the recorded run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import links
+
+links.through_app(__file__)
+st.title("Learn")
+st.caption("Eight short steps. Touch each picture, answer each question; nothing here can break.")
+
+# imported after the title is on the screen, as plotly takes a moment
+from pages.learn import lesson  # noqa: E402
+from pages.shared.text import errors_shown  # noqa: E402
+
+with errors_shown():
+    lesson.show()

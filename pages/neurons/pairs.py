@@ -1,0 +1,123 @@
+"""One block's neurons: the map of what they share, the closest pairs, and the tokens on which a pair fires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from copal_core.analysis import redundancy
+from copal_core.figures import neurons as figures
+from copal_core.figures.numbers import compact
+from copal_core.store.run_store import RunStore
+from pages.shared import charts, links, runs, tasks
+from pages.shared.text import plain
+from pages.shared.words import GLOSSARY
+
+
+def one_block(store: RunStore) -> None:
+    """Choose a block and a domain; look at it in a process of its own; then the map and the pairs."""
+    with st.container(border=True):
+        left, right = st.columns(2)
+        with left:
+            blocks = list(range(runs.blocks_of(store)))
+            block = links.choose("Decoder block", "layer", blocks, len(blocks) // 2)
+        with right:
+            places = list(range(len(store.domains)))
+            domain = links.choose(
+                "Text", "domain", places, 0, show=lambda index: runs.step_name(store, index + 1)
+            )
+    found = redundancy.find(store, domain, block)
+    if found is None:
+        _look(store, domain, block)
+        return
+    st.caption(
+        f"The dense model's {found['neurons']:,} hidden neurons of this block on {found['tokens']:,} tokens of "
+        f"{plain(store.domains[domain])}'s calibration text."
+    )
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        charts.title("What every two neurons share", help=GLOSSARY["information"])
+        nats = found["map"]
+        table = _map_table(nats)
+        charts.show(
+            figures.map_figure(nats, found["neurons"]),
+            table,
+            "redundancy",
+            "Mutual information between neurons",
+        )
+        st.caption(
+            "Neurons are ordered so that those that share most stand together: bright squares along the diagonal are "
+            f"groups. Two independent neurons would show {0.5 / found['tokens']:.1g} nats by chance."
+        )
+    with right:
+        pair = _pairs(found["pairs"], store, block)
+    if pair is not None:
+        _firing(pair)
+
+
+def _look(store: RunStore, domain: int, block: int) -> None:
+    arguments = ("redundancy", store.id, domain, block)
+    if tasks.at_work(tasks.find(*arguments)):
+        st.caption("You may leave this page; the work goes on.")
+        return
+    st.caption(
+        "This block has not been looked at on this text yet. Its windows go through the dense model once: a few "
+        "seconds for tiny, up to a minute for the last blocks of SmolLM2."
+    )
+    st.button("Look at this block", type="primary", key="look-at-block", on_click=tasks.start, args=arguments)
+
+
+def _map_table(nats: Any) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(nats, columns=[f"group {index + 1}" for index in range(nats.shape[1])])
+
+
+def _pairs(pairs: list[dict[str, Any]], store: RunStore, block: int) -> dict[str, Any] | None:
+    """Choose a pair; its activations and estimates."""
+    charts.title("The most redundant pairs", help=GLOSSARY["information"])
+    if not pairs:
+        st.caption("There are too few neurons to compare.")
+        return None
+    names = [f"{pair['one']}-{pair['other']}" for pair in pairs]
+    chosen = links.choose(
+        "Pair", "pair", names, names[0],
+        show=lambda name: f"{name.replace('-', ' and ')}: {compact(pairs[names.index(name)]['information'])} nats",
+    )  # fmt: skip
+    pair = pairs[names.index(chosen)]
+    charts.show(
+        figures.pair_figure(pair),
+        figures.pairs_table(pairs),
+        "pair",
+        "Activations of two neurons, one point a token",
+    )
+    st.caption(
+        f"Gaussian copula {compact(pair['information'])} nats, nearest neighbours {compact(pair['neighbours'])} nats. "
+        f"{_fate(store, block, pair)}"
+    )
+    return pair
+
+
+def _firing(pair: dict[str, Any]) -> None:
+    charts.title(
+        "Where both are strongest", help="The product of both, each over its usual size, of either sign."
+    )
+    rows = [
+        [f"{one['before']}«{one['token']}»{one['after']}", compact(one["one"]), compact(one["other"])]
+        for one in pair["firing"]
+    ]
+    columns = ["Token, in «»", f"Neuron {pair['one']}", f"Neuron {pair['other']}"]
+    charts.text_table(columns, rows, "Tokens on which both neurons are strongest")
+
+
+def _fate(store: RunStore, block: int, pair: dict[str, Any]) -> str:
+    """What this run's mutual information did with the two, after the last step."""
+    method = next((m for m in map(str, store.config.methods) if m.startswith("mutual-information")), None)
+    step = len(store.domains)
+    if method is None or not store.has_arrays("neurons", method, step, block):
+        return ""
+    kept = store.arrays("neurons", method, step, block)["kept"]
+    gone = [str(neuron) for neuron in (pair["one"], pair["other"]) if not kept[neuron]]
+    words = {0: "kept both", 1: f"removed neuron {gone[0]}" if gone else ""}.get(len(gone), "removed both")
+    return f"{plain(method)} {words}."

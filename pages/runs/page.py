@@ -1,0 +1,29 @@
+"""Runs: find them, name them, compare them, repeat them, throw them away and take them back."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import links
+
+links.through_app(__file__)
+st.title("Runs")
+st.caption("Everything that was computed here: find it, name it, compare it, go on from it.")
+
+# imported after the title is on the screen, as plotly takes a moment
+from pages.runs import compare, group_views, run_list, trash  # noqa: E402
+from pages.shared.text import errors_shown  # noqa: E402
+
+VIEWS = {
+    "list": ("Runs", run_list.show),
+    "side": ("Compare", compare.show),
+    "seeds": ("Seeds and sizes", group_views.seeds),
+    "orders": ("Order of domains", group_views.orders),
+    "trash": ("Trash", trash.show),
+}
+
+with errors_shown():
+    view = links.choose(
+        "View", "view", list(VIEWS), show=lambda name: VIEWS[name][0], segments=True, hidden_label=True
+    )
+    VIEWS[view][1]()

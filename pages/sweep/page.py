@@ -1,0 +1,25 @@
+"""Sweep: a grid of runs at once, as a front and as small multiples."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import links
+
+links.through_app(__file__)
+st.title("Sweep")
+st.caption(
+    "Many runs at once: checkpoints, methods, structures, seeds and orders of domains, and what each is worth."
+)
+
+# imported after the title is on the screen, as plotly takes a moment
+from pages.shared import actions  # noqa: E402
+from pages.shared.text import errors_shown  # noqa: E402
+from pages.sweep import form, views  # noqa: E402
+
+with errors_shown():
+    actions.say_outcome()
+    group = views.pick()
+    if group is not None:
+        views.show(group)
+    form.show(expanded=group is None)
