@@ -17,19 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from copal_core.checkpoints import placement, residence
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.checkpoints.readers import BlockReader, MappedReader, PinnedReader, prefix_of
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.errors import CheckpointError
 
-# Projections that read the same input form one group and share its statistics.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "attention_input": ("q_proj", "k_proj", "v_proj"),
-    "attention_output": ("o_proj",),
-    "mlp_input": ("gate_proj", "up_proj"),
-    "mlp_output": ("down_proj",),
-}
-PROJECTIONS: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
-GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 _EMBEDDING = "model.embed_tokens.weight"
 
 

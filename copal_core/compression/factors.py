@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from copal_core.checkpoints.backbone import GROUPS
+from copal_core.checkpoints.layout import GROUPS
 from copal_core.compression.masks import Weights
 from copal_core.compression.restore import arrays_of
 from copal_core.compression.step import Step, Timed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from copal_core.checkpoints.backbone import GROUPS
+from copal_core.checkpoints.layout import GROUPS
 from copal_core.methods.criteria._base import Criterion
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.system.precision import exact_products

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from copal_core.checkpoints.backbone import GROUP_OF
+from copal_core.checkpoints.layout import GROUP_OF
 from copal_core.compression.masks import Weights
 from copal_core.compression.restore import arrays_of
 from copal_core.compression.step import Step, Timed

@@ -18,7 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from copal_core.checkpoints.backbone import GROUPS, Backbone, swapped
+from copal_core.checkpoints.backbone import Backbone, swapped
+from copal_core.checkpoints.layout import GROUPS
 from copal_core.compression.masks import Weights, masked, mean_scores, prune_parts
 from copal_core.compression.recording import BlockRecorder
 from copal_core.compression.restore import arrays_of, dense_weights, pruned_weights, updated_values

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from copal_core.checkpoints import devices, locate
-from copal_core.checkpoints.backbone import GROUPS, PROJECTIONS, Backbone
+from copal_core.checkpoints.backbone import Backbone
+from copal_core.checkpoints.layout import GROUPS, PROJECTIONS, module_names, place_of
 from copal_core.compression.factors import approximate_block
 from copal_core.compression.masks import prune_block
 from copal_core.compression.restore import dense_weights
@@ -25,7 +26,6 @@ from copal_core.methods import stored_size
 from copal_core.methods.build import build_compressor
 from copal_core.methods.lowrank._base import Decomposition, Factors, Masked
 from copal_core.methods.lowrank.hybrid import Hybrid
-from copal_core.methods.lowrank.modules import module_names, place_of
 from copal_core.methods.lowrank.workshop import Member, Workshop
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.statistics.library import ALL, GRAM, LayerLibrary, combined, layer_library

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone
+from copal_core.checkpoints.layout import module_name
 from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.compression.restore import variant
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.methods.lowrank.modules import module_name
 from copal_core.methods.neurons._removal import width_after, without_neurons
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.errors import InvalidValueError
 from copal_core.figures.numbers import compact, factor, percent
 from copal_core.figures.template import DIVERGING, SEQUENTIAL, figure, log_ticks
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Range = tuple[float, float]
 
 

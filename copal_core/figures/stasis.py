@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from copal_core.analysis import metrics
 from copal_core.analysis.results import stasis_by_step
-from copal_core.figures.layers import PROJECTIONS
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.figures.numbers import percent
 from copal_core.figures.template import (
     KEPT_COLOUR,

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from copal_core.checkpoints.backbone import GROUPS, linears
+from copal_core.checkpoints.backbone import linears
+from copal_core.checkpoints.layout import GROUPS
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from copal_core import domains as domain_sources
 from copal_core.checkpoints import Checkpoint, devices
 from copal_core.checkpoints.architecture import read_shape
-from copal_core.checkpoints.backbone import GROUP_OF, GROUPS, Backbone, linears
+from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.checkpoints.cache import slug
+from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.config import Protocol
 from copal_core.domains.base import name_apart

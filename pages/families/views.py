@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.figures import bases as bases_figures
 from copal_core.figures import sizes
-from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import compact, count, percent, size
 from copal_core.store.decompositions import DecompositionConfig, DecompositionStore
 from copal_core.system import files

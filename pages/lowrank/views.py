@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.figures import lowrank
-from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import percent, size
 from copal_core.methods import stored_size
 from copal_core.statistics.prepared import Entry

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.config import Method, RunConfig, Structure
 from copal_core.errors import CopalError
 from copal_core.experiment import preflight, processes
 from copal_core.figures import layers, sizes
-from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import compact, duration, percent
 from copal_core.methods import stored_size
 from copal_core.statistics.prepared import Entry

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.figures import layers
 from copal_core.store.run_store import RunStore
 from pages.shared import charts, links, runs
@@ -119,7 +120,7 @@ def choose_cell(store: RunStore) -> tuple[int, str]:
     with left:
         block = links.choose("Decoder block", "layer", blocks, blocks[len(blocks) // 2])
     with right:
-        projection = links.choose("Projection", "projection", list(layers.PROJECTIONS), "down_proj")
+        projection = links.choose("Projection", "projection", list(PROJECTIONS), "down_proj")
     return block, projection
 
 
@@ -128,7 +129,7 @@ def linked_cell(store: RunStore) -> tuple[int, str]:
     blocks = runs.blocks_of(store)
     text, projection = links.read("layer") or "", links.read("projection")
     block = int(text) if text.isdigit() and int(text) < blocks else blocks // 2
-    return block, projection if projection in layers.PROJECTIONS else "down_proj"
+    return block, projection if projection in PROJECTIONS else "down_proj"
 
 
 def follow_click(point: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from copal_core.analysis.metrics import expected_jaccard
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.config import RunConfig
 from copal_core.figures import forgetting as forgetting_figures
 from copal_core.figures import stasis as stasis_figures
-from copal_core.figures.layers import PROJECTIONS
 from copal_core.figures.numbers import compact, percent, signed
 from copal_core.methods.wording import own_amount, removed
 from copal_core.store.run_store import RunStore

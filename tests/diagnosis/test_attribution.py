@@ -16,7 +16,8 @@ from copal_core.analysis.diagnosis.attributing import compute
 from copal_core.analysis.diagnosis.attribution import Part, measure, parts_of
 from copal_core.analysis.diagnosis.attributions import Attribution, request_for
 from copal_core.analysis.diagnosis.ranking import Tally, cost_left, next_pass
-from copal_core.checkpoints.backbone import PROJECTIONS, Backbone, linears
+from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.cli.main import main
 from copal_core.compression.restore import dense_weights, variant
 from copal_core.errors import Cancelled, InvalidValueError, RunError

@@ -15,6 +15,7 @@ from copal_core.analysis import speed
 from copal_core.analysis.layers.preferences import preferences
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone
+from copal_core.checkpoints.layout import module_names
 from copal_core.cli.main import main
 from copal_core.config import Protocol, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
@@ -23,7 +24,7 @@ from copal_core.experiment.evaluation import evaluate
 from copal_core.export.factored import export_member, load_member
 from copal_core.methods.lowrank._base import build_decomposition
 from copal_core.methods.lowrank.bases import split
-from copal_core.methods.lowrank.modules import factored_modules, install, module_names, replaced
+from copal_core.methods.lowrank.modules import factored_modules, install, replaced
 from copal_core.methods.lowrank.training import Budget, train
 from copal_core.methods.lowrank.workshop import Member, Workshop
 from copal_core.statistics.library import GRAM, LayerLibrary, layer_library

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from copal_core.checkpoints.backbone import GROUPS, Backbone, linears, swapped
+from copal_core.checkpoints.backbone import Backbone, linears, swapped
+from copal_core.checkpoints.layout import GROUPS
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria.copal import AutogradCoupling, FiniteDifferenceCoupling
 from copal_core.statistics import (

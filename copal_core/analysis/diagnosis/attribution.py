@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from copal_core.analysis.diagnosis.ranking import KINDS
-from copal_core.checkpoints.backbone import PROJECTIONS, Backbone, swapped
+from copal_core.checkpoints.backbone import Backbone, swapped
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.errors import InvalidValueError
 from copal_core.experiment.evaluation import head_losses
 from copal_core.statistics.blockwise import HiddenStates

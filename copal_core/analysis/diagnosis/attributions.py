@@ -80,7 +80,7 @@ class Attribution(JobFolder):
     @cached_property
     def names(self) -> list[str]:
         """Every part's name, in the order of the model."""
-        from copal_core.figures.layers import PROJECTIONS
+        from copal_core.checkpoints.layout import PROJECTIONS
 
         blocks = range(int(self.store.info["checkpoint"]["blocks"]))
         if self.request.kind == "projection":

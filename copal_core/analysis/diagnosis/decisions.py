@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from copal_core.analysis.diagnosis.evidence import Place, band_of, evidence_file, forget_old
 from copal_core.analysis.diagnosis.kept import Result, domain_windows, require_kept
 from copal_core.checkpoints import Checkpoint
-from copal_core.checkpoints.backbone import GROUP_OF, GROUPS, Backbone, swapped
+from copal_core.checkpoints.backbone import Backbone, swapped
+from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.compression.masks import Weights, split, stack
 from copal_core.compression.restore import dense_weights, pruned_weights
 from copal_core.config import Method

@@ -25,7 +25,8 @@ from copal_core.analysis.diagnosis.evidence import MOST_TOKENS, Place, band_of, 
 from copal_core.analysis.diagnosis.kept import domain_windows, kept_results
 from copal_core.analysis.diagnosis.pieces import pieces_of
 from copal_core.checkpoints import Checkpoint
-from copal_core.checkpoints.backbone import GROUP_OF, GROUPS, linears
+from copal_core.checkpoints.backbone import linears
+from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.compression.restore import variant
 from copal_core.errors import Cancelled, NumericalError
 from copal_core.methods.criteria import CRITERIA

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copal_core.analysis.layers.curves import RANKED, layer_curves
-from copal_core.checkpoints.backbone import PROJECTIONS
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.errors import Cancelled
 from copal_core.statistics.library import LayerLibrary, combined
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from copal_core.checkpoints.layout import place_of
 from copal_core.methods import stored_size
 from copal_core.methods.lowrank._linalg import output_directions, svd, whiten
-from copal_core.methods.lowrank.modules import ScaledBases, bias_of, place_of, replaced
+from copal_core.methods.lowrank.modules import ScaledBases, bias_of, replaced
 from copal_core.methods.lowrank.training import Outcome
 from copal_core.methods.lowrank.workshop import Member, Trained, Workshop
 from copal_core.statistics.accumulators import GroupStatistics

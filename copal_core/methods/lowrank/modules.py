@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from copal_core.checkpoints.backbone import GROUP_OF, PROJECTIONS
 from copal_core.errors import InvalidValueError
 from copal_core.methods.lowrank._base import Factors
 
@@ -77,30 +76,6 @@ class ScaledBases(nn.Module):
         if self.new_left is not None and self.new_right is not None:
             output = output + F.linear(F.linear(inputs, self.new_right), self.new_left)
         return output
-
-
-def module_name(block: int, projection: str) -> str:
-    """The projection's path in a LLaMA model: 'model.layers.0.self_attn.q_proj'."""
-    part = "self_attn" if GROUP_OF[projection].startswith("attention") else "mlp"
-    return f"model.layers.{block}.{part}.{projection}"
-
-
-def module_names(blocks: int) -> list[str]:
-    """Every projection of the model, block after block."""
-    return [module_name(block, projection) for block in range(blocks) for projection in PROJECTIONS]
-
-
-def place_of(name: str) -> tuple[int, str]:
-    """The inverse of `module_name`. Raises InvalidValueError for another module."""
-    parts = name.split(".")
-    if (
-        len(parts) != 5
-        or parts[:2] != ["model", "layers"]
-        or not parts[2].isdigit()
-        or parts[4] not in GROUP_OF
-    ):
-        raise InvalidValueError(f"'{name}' is no projection of a decoder block")
-    return int(parts[2]), parts[4]
 
 
 def install(model: nn.Module, factors: Mapping[str, Tensor]) -> nn.Module:

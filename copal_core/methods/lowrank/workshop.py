@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from copal_core.checkpoints.backbone import GROUPS, Backbone, linears
+from copal_core.checkpoints.backbone import Backbone, linears
+from copal_core.checkpoints.layout import GROUPS, module_name
 from copal_core.errors import Cancelled
 from copal_core.methods.lowrank._base import Decomposition, Factors
-from copal_core.methods.lowrank.modules import factored_modules, module_name, replaced
+from copal_core.methods.lowrank.modules import factored_modules, replaced
 from copal_core.methods.lowrank.training import Budget, Outcome, train
 from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import LayerLibrary, combined
