@@ -22,7 +22,7 @@ from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.compression.masks import prune_block
 from copal_core.compression.restore import dense_weights
 from copal_core.config import Structure, Windows
-from copal_core.methods.criteria._base import build_criterion
+from copal_core.methods.criterion import build_criterion
 from copal_core.statistics.blockwise import HiddenStates
 
 CASES = (

@@ -14,9 +14,9 @@ from hypothesis import strategies as some
 
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
-from copal_core.export.packed_factors import load_factors, save_factors
 from copal_core.methods import stored_size
-from copal_core.methods.lowrank._base import Factors
+from copal_core.methods.decomposition import Factors
+from copal_core.methods.factored.files import load_factors, save_factors
 from copal_core.methods.masks import select
 
 SHAPES = [(8, 16), (7, 12), (33, 20), (64, 24)]

@@ -87,7 +87,7 @@ def test_large_layers_are_worked_on_in_parts_to_the_same_bytes(
     )
     whole, parts = runs.create(config), runs.create(config)
     loop.run(whole)
-    monkeypatch.setattr("copal_core.methods.criteria._base._SCORED_AT_ONCE", 5 * 32)
+    monkeypatch.setattr("copal_core.methods.criterion._SCORED_AT_ONCE", 5 * 32)
     monkeypatch.setattr("copal_core.methods.masks._SELECTED_AT_ONCE", 7 * 32)
     monkeypatch.setattr("copal_core.compression.recording._COUNTED_AT_ONCE", 9 * 32)
     loop.run(parts)

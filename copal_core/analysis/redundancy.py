@@ -40,7 +40,7 @@ def look(store: RunStore, domain: int, block: int, report: Report) -> None:
     import numpy as np
 
     from copal_core.checkpoints import locate
-    from copal_core.methods.neurons._information import correlations, deviations
+    from copal_core.methods.information import correlations, deviations
     from copal_core.statistics.neurons import NormalScoreGram
 
     checkpoint = locate(store.config.checkpoint, report)
@@ -121,7 +121,7 @@ def _pair(one: int, other: int, found: Tensor, z: Tensor, windows: Tensor, token
     """What is shown of two neurons: both estimates, a sample of their activations, the tokens on which they fire."""
     import torch
 
-    from copal_core.methods.neurons._information import information, neighbour_information
+    from copal_core.methods.information import information, neighbour_information
 
     both = z[:, [one, other]]  # (tokens, 2)
     size = both.square().mean(dim=0).sqrt().clamp_min(1e-12)
@@ -173,7 +173,7 @@ def _pooled(found: Tensor, order: Any) -> Any:
     import torch
     import torch.nn.functional as F
 
-    from copal_core.methods.neurons._information import information
+    from copal_core.methods.information import information
 
     chosen = torch.from_numpy(order).long()
     nats = information(found[chosen][:, chosen])

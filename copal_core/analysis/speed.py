@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from copal_core.methods import stored_size
-from copal_core.methods.lowrank._base import Factors
-from copal_core.methods.lowrank.modules import FactoredLinear, factored_modules, replaced
+from copal_core.methods.decomposition import Factors
+from copal_core.methods.factored.modules import FactoredLinear, factored_modules, replaced
 
 ROUNDS = 5
 Installed = Callable[[], AbstractContextManager[nn.Module]]  # the model as it is to be measured

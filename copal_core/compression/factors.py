@@ -14,7 +14,7 @@ from copal_core.compression.restore import arrays_of
 from copal_core.compression.step import Step, Timed
 from copal_core.config import Structure
 from copal_core.methods import stored_size
-from copal_core.methods.lowrank._base import Choice, Decomposition, Factors, Masked, relative_error
+from copal_core.methods.decomposition import Choice, Decomposition, Factors, Masked, relative_error
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.store.records import FactorRecord, Record, WarningRecord
 from copal_core.system.precision import exact_products

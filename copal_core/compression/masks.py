@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from copal_core.checkpoints.layout import GROUPS
-from copal_core.methods.criteria._base import Criterion
+from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.system.precision import exact_products
 

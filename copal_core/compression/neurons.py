@@ -16,8 +16,8 @@ from copal_core.compression.masks import Weights
 from copal_core.compression.restore import arrays_of
 from copal_core.compression.step import Step, Timed
 from copal_core.methods import stored_size
-from copal_core.methods.lowrank._base import relative_error
-from copal_core.methods.neurons._base import (
+from copal_core.methods.decomposition import relative_error
+from copal_core.methods.selector import (
     NeuronSelector,
     Selection,
     changed_columns,

@@ -24,10 +24,10 @@ from copal_core.compression.masks import Weights, masked, mean_scores, prune_par
 from copal_core.compression.recording import BlockRecorder
 from copal_core.compression.restore import arrays_of, dense_weights, pruned_weights, updated_values
 from copal_core.config import Method
-from copal_core.methods.criteria._base import Criterion
-from copal_core.methods.lowrank._base import Decomposition
-from copal_core.methods.neurons._base import NeuronSelector
-from copal_core.methods.strategies._base import Strategy
+from copal_core.methods.criterion import Criterion
+from copal_core.methods.decomposition import Decomposition
+from copal_core.methods.selector import NeuronSelector
+from copal_core.methods.strategy import Strategy
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store.records import BlockRecord, Record, SecondsRecord

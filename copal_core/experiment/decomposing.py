@@ -21,12 +21,12 @@ from copal_core.compression.restore import dense_weights
 from copal_core.config import Structure
 from copal_core.errors import Cancelled
 from copal_core.experiment.evaluation import Weights, evaluate, no_change
-from copal_core.export.packed_factors import save_factors
 from copal_core.methods import stored_size
 from copal_core.methods.build import build_compressor
-from copal_core.methods.lowrank._base import Decomposition, Factors, Masked
+from copal_core.methods.decomposition import Decomposition, Factors, Masked
+from copal_core.methods.factored.files import save_factors
+from copal_core.methods.factored.workshop import Member, Workshop
 from copal_core.methods.lowrank.hybrid import Hybrid
-from copal_core.methods.lowrank.workshop import Member, Workshop
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.statistics.library import ALL, GRAM, LayerLibrary, combined, layer_library
 from copal_core.store.decompositions import DecompositionStore, parse_method

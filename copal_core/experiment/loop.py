@@ -25,9 +25,9 @@ from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment.evaluation import evaluate, no_change
 from copal_core.experiment.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.methods.build import build_compressor
-from copal_core.methods.criteria._base import Criterion
-from copal_core.methods.lowrank._base import Decomposition
-from copal_core.methods.neurons._base import NeuronSelector
+from copal_core.methods.criterion import Criterion
+from copal_core.methods.decomposition import Decomposition
+from copal_core.methods.selector import NeuronSelector
 from copal_core.methods.strategies import STRATEGIES
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store.folder import RunState, ending

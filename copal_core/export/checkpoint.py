@@ -15,7 +15,7 @@ from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.compression.restore import variant
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.methods.neurons._removal import width_after, without_neurons
+from copal_core.methods.removal import width_after, without_neurons
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
@@ -90,7 +90,7 @@ def kept_neurons(store: RunStore, method: str, step: int) -> list[Tensor]:
 def _write_factors(store: RunStore, method: str, step: int, folder: Path) -> None:
     """factors/factors.safetensors, where the method has any: the model loaded from `folder` runs with them by
 
-    install(model, load_file("factors/factors.safetensors")), with `install` of copal_core.methods.lowrank.modules.
+    install(model, load_file("factors/factors.safetensors")), with `install` of copal_core.methods.factored.modules.
     """
     found: files.Arrays = {}
     for block in range(store.info["checkpoint"]["blocks"]):

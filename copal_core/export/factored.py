@@ -11,14 +11,14 @@ from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import place_of
 from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.errors import RunError
-from copal_core.export.packed_factors import load_factors, save_factors
-from copal_core.methods.lowrank._base import Factors
-from copal_core.methods.lowrank.workshop import Member
+from copal_core.methods.decomposition import Factors
+from copal_core.methods.factored.files import load_factors, save_factors
+from copal_core.methods.factored.workshop import Member
 from copal_core.store.decompositions import DecompositionStore
 from copal_core.system import files
 
 LOADER = """from safetensors.torch import load_file
-from copal_core.methods.lowrank.modules import install
+from copal_core.methods.factored.modules import install
 install(model, load_file("factors.safetensors"))"""
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criteria._base import Criterion, build_criterion
+from copal_core.methods.criterion import Criterion, build_criterion
+from copal_core.methods.decomposition import Decomposition, build_decomposition
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import Decomposition, build_decomposition
 from copal_core.methods.neurons import NEURONS
-from copal_core.methods.neurons._base import NeuronSelector, build_selector
+from copal_core.methods.selector import NeuronSelector, build_selector
 
 
 def build_compressor(

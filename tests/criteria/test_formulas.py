@@ -10,8 +10,8 @@ from torch import Tensor
 
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
-from copal_core.methods.criteria._base import Criterion, Pruned, build_criterion
 from copal_core.methods.criteria.sparsegpt import inverse_factor
+from copal_core.methods.criterion import Criterion, Pruned, build_criterion
 from copal_core.statistics import GroupStatistics, InputGram, InputSquareSum
 
 Array = NDArray[np.float64]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import pages.learn.toy
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
-from copal_core.methods.criteria._base import build_criterion
-from copal_core.methods.lowrank._base import build_decomposition, relative_error
+from copal_core.methods.criterion import build_criterion
+from copal_core.methods.decomposition import build_decomposition, relative_error
 from copal_core.methods.masks import select
 from copal_core.methods.strategies import STRATEGIES as REAL_STRATEGIES
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, InputGram

@@ -14,8 +14,8 @@ from copal_core.analysis.layers.surgeon import surgeon
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.criteria._base import build_criterion
-from copal_core.methods.lowrank._base import build_decomposition, relative_error
+from copal_core.methods.criterion import build_criterion
+from copal_core.methods.decomposition import build_decomposition, relative_error
 from copal_core.statistics.accumulators import GroupStatistics
 
 SHAPES = [(24, 36), (36, 24), (28, 28)]

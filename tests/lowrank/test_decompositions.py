@@ -11,9 +11,9 @@ from torch import Tensor
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.methods import stored_size
+from copal_core.methods.decomposition import Factors, Masked, build_decomposition, relative_error
+from copal_core.methods.linalg import whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import Factors, Masked, build_decomposition, relative_error
-from copal_core.methods.lowrank._linalg import whiten
 from copal_core.methods.lowrank.plrd import refactorise
 from copal_core.statistics.accumulators import GroupStatistics
 

@@ -22,11 +22,11 @@ from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import decomposing
 from copal_core.experiment.evaluation import evaluate
 from copal_core.export.factored import export_member, load_member
-from copal_core.methods.lowrank._base import build_decomposition
-from copal_core.methods.lowrank.bases import split
-from copal_core.methods.lowrank.modules import factored_modules, install, replaced
-from copal_core.methods.lowrank.training import Budget, train
-from copal_core.methods.lowrank.workshop import Member, Workshop
+from copal_core.methods.decomposition import build_decomposition
+from copal_core.methods.factored.bases import split
+from copal_core.methods.factored.modules import factored_modules, install, replaced
+from copal_core.methods.factored.training import Budget, train
+from copal_core.methods.factored.workshop import Member, Workshop
 from copal_core.statistics.library import GRAM, LayerLibrary, layer_library
 from copal_core.store.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from pages.shared import worker

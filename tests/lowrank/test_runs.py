@@ -21,8 +21,8 @@ from copal_core.export.checkpoint import export_checkpoint
 from copal_core.export.checkpoints import export_and_check
 from copal_core.export.packed_masks import write_masks
 from copal_core.methods import stored_size
+from copal_core.methods.factored.modules import install
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank.modules import install
 from copal_core.methods.strategies import STRATEGIES
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs

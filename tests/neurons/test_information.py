@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from copal_core.methods.neurons._information import (
+from copal_core.methods.information import (
     LARGEST,
     correlation_of,
     correlations,

@@ -20,9 +20,9 @@ from copal_core.compression.restore import dense_weights, pruned_weights
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criteria._base import Criterion, Pruned, build_criterion
+from copal_core.methods.criterion import Criterion, Pruned, build_criterion
 from copal_core.methods.strategies import STRATEGIES
-from copal_core.methods.strategies._base import Strategy
+from copal_core.methods.strategy import Strategy
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store.run_store import RunStore

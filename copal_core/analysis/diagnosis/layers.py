@@ -30,7 +30,7 @@ from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.compression.restore import variant
 from copal_core.errors import Cancelled, NumericalError
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criteria._base import build_criterion
+from copal_core.methods.criterion import build_criterion
 from copal_core.methods.masks import select
 from copal_core.statistics.accumulators import InputSquareSum, Statistic
 from copal_core.statistics.blockwise import HiddenStates

@@ -19,8 +19,8 @@ from copal_core.analysis.layers.mask_errors import MASKS
 from copal_core.analysis.layers.surgeon import Surgeon, surgeon
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.criteria._base import build_criterion
-from copal_core.methods.lowrank._linalg import eigh, output_directions, svd, whiten
+from copal_core.methods.criterion import build_criterion
+from copal_core.methods.linalg import eigh, output_directions, svd, whiten
 from copal_core.methods.masks import removed_count
 from copal_core.statistics.accumulators import GroupStatistics
 

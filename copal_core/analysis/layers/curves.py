@@ -24,7 +24,7 @@ from torch import Tensor
 from copal_core.analysis.layers.mask_errors import MASKS, PATTERN, SPARSITIES, MaskErrors, measure_masks
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.lowrank._linalg import eigh
+from copal_core.methods.linalg import eigh
 from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import combined
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from copal_core.analysis.layers.surgeon import surgeon
 from copal_core.config import Structure
-from copal_core.methods.criteria._base import build_criterion
+from copal_core.methods.criterion import build_criterion
 from copal_core.methods.masks import removed_count, select
 from copal_core.statistics.accumulators import GroupStatistics
 

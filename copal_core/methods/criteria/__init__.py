@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from copal_core.system.registry import Registry
 
 if TYPE_CHECKING:
-    from copal_core.methods.criteria._base import Criterion
+    from copal_core.methods.criterion import Criterion
 
 CRITERIA: Registry[Criterion] = Registry("criterion", __name__)

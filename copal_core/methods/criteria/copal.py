@@ -24,7 +24,7 @@ from torch import Tensor
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criteria._base import Criterion
+from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import AbsoluteCoupling, GroupStatistics, Statistic
 
 ESTIMATORS = ("closed-form", "finite-difference", "autograd")

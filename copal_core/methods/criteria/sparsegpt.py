@@ -16,7 +16,7 @@ from torch import Tensor
 
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criteria._base import Criterion, Pruned
+from copal_core.methods.criterion import Criterion, Pruned
 from copal_core.methods.masks import removed_count, select, select_rows
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 from copal_core.system.threads import one_thread

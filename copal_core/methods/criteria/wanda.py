@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criteria._base import Criterion
+from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import GroupStatistics, InputSquareSum, Statistic
 
 

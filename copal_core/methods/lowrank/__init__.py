@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from copal_core.system.registry import Registry
 
 if TYPE_CHECKING:
-    from copal_core.methods.lowrank._base import Decomposition
+    from copal_core.methods.decomposition import Decomposition
 
 LOWRANK: Registry[Decomposition] = Registry("decomposition", __name__)

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
+from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.linalg import svd, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import Decomposition, Factors, check_keep, check_rank
-from copal_core.methods.lowrank._linalg import svd, whiten
 from copal_core.methods.lowrank.whitened_svd import whitened
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 
 if TYPE_CHECKING:
-    from copal_core.methods.lowrank.workshop import Member, Workshop
+    from copal_core.methods.factored.workshop import Member, Workshop
 
 
 @LOWRANK.register("basel")
@@ -86,7 +86,7 @@ class Basel(Decomposition):
 
     def family(self, work: Workshop, keep: float) -> Iterator[Member]:
         """One member: relearn, drop in rounds, add, tune."""
-        from copal_core.methods.lowrank.bases import Bases
+        from copal_core.methods.factored.bases import Bases
 
         yield Bases(self, work, keep).compute()
 

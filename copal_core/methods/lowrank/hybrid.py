@@ -13,9 +13,8 @@ from torch import Tensor
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.criteria._base import build_criterion
-from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import (
+from copal_core.methods.criterion import build_criterion
+from copal_core.methods.decomposition import (
     Choice,
     Decomposition,
     Factors,
@@ -23,7 +22,8 @@ from copal_core.methods.lowrank._base import (
     check_keep,
     relative_error,
 )
-from copal_core.methods.lowrank._linalg import whiten
+from copal_core.methods.linalg import whiten
+from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.lowrank.whitened_svd import WhitenedSvd, whitened
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
+from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.linalg import svd, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import Decomposition, Factors, check_keep, check_rank
-from copal_core.methods.lowrank._linalg import svd, truncate, whiten
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 
 if TYPE_CHECKING:
-    from copal_core.methods.lowrank.workshop import Member, Workshop
+    from copal_core.methods.factored.workshop import Member, Workshop
 
 
 @LOWRANK.register("plrd")

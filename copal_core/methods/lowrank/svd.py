@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.linalg import truncate
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import Decomposition, Factors, check_keep, check_rank
-from copal_core.methods.lowrank._linalg import truncate
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
 
 

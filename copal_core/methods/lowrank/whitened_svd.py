@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from copal_core.config import Structure
+from copal_core.methods.decomposition import Choice, Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.linalg import Whitening, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.lowrank._base import Choice, Decomposition, Factors, check_keep, check_rank
-from copal_core.methods.lowrank._linalg import Whitening, truncate, whiten
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from copal_core.methods.neurons._information import correlations, deviations
+from copal_core.methods.information import correlations, deviations
 
 _ROWS_AT_ONCE = 1024
 _PAIRS_AT_ONCE = 65_536

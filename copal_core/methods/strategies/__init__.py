@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from copal_core.system.registry import Registry
 
 if TYPE_CHECKING:
-    from copal_core.methods.strategies._base import Strategy
+    from copal_core.methods.strategy import Strategy
 
 STRATEGIES: Registry[Strategy] = Registry("strategy", __name__)

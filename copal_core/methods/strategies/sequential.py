@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from copal_core.methods.strategies import STRATEGIES
-from copal_core.methods.strategies._base import Strategy
+from copal_core.methods.strategy import Strategy
 
 if TYPE_CHECKING:
     from copal_core.statistics.accumulators import BlockStatistics

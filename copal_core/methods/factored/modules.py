@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from copal_core.errors import InvalidValueError
-from copal_core.methods.lowrank._base import Factors
+from copal_core.methods.decomposition import Factors
 
 
 class FactoredLinear(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
-from copal_core.methods.criteria._base import check_options
+from copal_core.methods.criterion import check_options
 from copal_core.methods.neurons import NEURONS
 from copal_core.statistics.accumulators import BlockStatistics, Statistic
 

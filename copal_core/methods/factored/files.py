@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from copal_core.methods.lowrank._base import Factors
+from copal_core.methods.decomposition import Factors
 from copal_core.system import files
 
 

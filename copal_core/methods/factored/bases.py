@@ -9,10 +9,10 @@ import torch
 
 from copal_core.checkpoints.layout import place_of
 from copal_core.methods import stored_size
-from copal_core.methods.lowrank._linalg import output_directions, svd, whiten
-from copal_core.methods.lowrank.modules import ScaledBases, bias_of, replaced
-from copal_core.methods.lowrank.training import Outcome
-from copal_core.methods.lowrank.workshop import Member, Trained, Workshop
+from copal_core.methods.factored.modules import ScaledBases, bias_of, replaced
+from copal_core.methods.factored.training import Outcome
+from copal_core.methods.factored.workshop import Member, Trained, Workshop
+from copal_core.methods.linalg import output_directions, svd, whiten
 from copal_core.statistics.accumulators import GroupStatistics
 
 if TYPE_CHECKING:

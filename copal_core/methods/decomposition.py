@@ -13,12 +13,12 @@ from torch import Tensor
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.criteria._base import check_options
+from copal_core.methods.criterion import check_options
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
 
 if TYPE_CHECKING:
-    from copal_core.methods.lowrank.workshop import Member, Workshop
+    from copal_core.methods.factored.workshop import Member, Workshop
 
 
 @dataclass(frozen=True)

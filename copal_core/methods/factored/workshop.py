@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.checkpoints.layout import GROUPS, module_name
 from copal_core.errors import Cancelled
-from copal_core.methods.lowrank._base import Decomposition, Factors
-from copal_core.methods.lowrank.modules import factored_modules, replaced
-from copal_core.methods.lowrank.training import Budget, Outcome, train
+from copal_core.methods.decomposition import Decomposition, Factors
+from copal_core.methods.factored.modules import factored_modules, replaced
+from copal_core.methods.factored.training import Budget, Outcome, train
 from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import LayerLibrary, combined
 
