@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from copal_core.config import Protocol
-from copal_core.domains import builtins, find
+from copal_core.domains import builtins, draw, find
 
 PROTOCOL = Protocol()
 
@@ -28,7 +28,7 @@ def perplexities(folder: Path, prune: float = 0.0) -> dict[str, float]:
             weight.data.scatter_(1, removed, 0.0)
     result = {}
     for info in builtins():
-        sample = find(info.name).sample(tokenizer, PROTOCOL.calibration, PROTOCOL.evaluation, PROTOCOL.seed)
+        sample = draw(find(info.name), tokenizer, PROTOCOL.calibration, PROTOCOL.evaluation, PROTOCOL.seed)
         windows = torch.from_numpy(sample.evaluation)  # (count, length)
         with torch.inference_mode():
             result[info.name] = math.exp(model(input_ids=windows, labels=windows).loss.item())

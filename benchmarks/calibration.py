@@ -80,8 +80,8 @@ def main() -> None:
     checkpoint = locate(options.checkpoint)
     backbone = checkpoint.open()
     asked = Windows.parse(options.calibration)
-    sample = domains.find(options.domain).sample(
-        checkpoint.tokenizer(), asked, Windows(count=1, length=asked.length), 0
+    sample = domains.draw(
+        domains.find(options.domain), checkpoint.tokenizer(), asked, Windows(count=1, length=asked.length), 0
     )
     windows = torch.from_numpy(sample.calibration)
     structure = Structure.parse(options.structure)

@@ -13,8 +13,8 @@ import time
 
 import torch
 
+from copal_core.methods.neuron_selector import removed_weights
 from copal_core.methods.neurons.mutual_information import MutualInformation
-from copal_core.methods.selector import removed_weights
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 
 _LIMIT = 4e9

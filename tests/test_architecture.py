@@ -1,9 +1,10 @@
-"""Imports follow the flow of data and never turn back."""
+"""Packages in one order, each importing only from those before it; and what no file may do."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,35 @@ PAGES = sorted([ROOT / "app.py", *(ROOT / "pages").rglob("*.py")])
 HEAVY = {"torch", "transformers", "datasets", "safetensors", "accelerate"}
 
 
+# bottom to top, as docs/architecture.md tells it; the public interface (__init__) and __main__ stand above all
+ORDER = (
+    *(
+        "errors",
+        "system",
+        "config",
+        "domains",
+        "checkpoints",
+        "statistics",
+        "methods",
+        "store",
+        "compression",
+    ),
+    *("experiment", "analysis", "figures", "export", "cli"),
+)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, read once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, module_level: bool = False) -> Iterator[str]:
     """Every module a file imports, as written; those only for type checkers are passed over.
 
     module_level: only what runs when the file is imported.
     """
-    yield from _imports(ast.parse(path.read_text(encoding="utf-8")), module_level)
+    yield from _imports(parsed(path), module_level)
 
 
 def _imports(node: ast.AST, module_level: bool) -> Iterator[str]:
@@ -55,6 +79,41 @@ def test_the_core_knows_nothing_of_the_app(path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("package", ORDER)
+def test_packages_import_only_from_those_below(package: str) -> None:
+    files = [
+        path for path in CORE if path.relative_to(ROOT / "copal_core").parts[0].removesuffix(".py") == package
+    ]
+    assert files
+    below = {*ORDER[: ORDER.index(package) + 1], "__init__"}
+    turned = [
+        f"{named(path)} imports {name}"
+        for path in files
+        for name in imports(path)
+        if name.startswith("copal_core.") and name.split(".")[1] not in below
+    ]
+    assert not turned
+
+
+def test_every_package_has_its_place() -> None:
+    parts = {path.relative_to(ROOT / "copal_core").parts[0].removesuffix(".py") for path in CORE}
+    assert parts - {"__init__", "__main__"} == set(ORDER)
+
+
+def test_private_modules_stay_in_their_package() -> None:
+    """A module whose name begins with an underscore is imported by its neighbours alone."""
+    foreign = [
+        f"{named(path)} imports {name}"
+        for path in [*CORE, *PAGES]
+        for name in imports(path)
+        if "._" in name
+        and name.startswith(("copal_core.", "pages."))
+        and name.split("._")[0] != ".".join(path.relative_to(ROOT).parts[:-1])
+        and not name.split("._")[1].startswith("_")
+    ]
+    assert not foreign
+
+
 @pytest.mark.parametrize("path", [path for path in CORE if part_of(path) == "figures"], ids=named)
 def test_figures_compute_nothing(path: Path) -> None:
     assert not [name for name in imports(path) if name.split(".")[0] in HEAVY]
@@ -82,7 +141,7 @@ def test_files_stay_short(path: Path) -> None:
 @pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
 def test_mistakes_raise(path: Path) -> None:
     """An assert vanishes under python -O, and its message names no rule."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
 
 

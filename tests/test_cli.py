@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from copal_core.analysis.results import result_of
 from copal_core.cli.main import main
 from copal_core.config import RunConfig
 from copal_core.store.runs import Runs
@@ -58,7 +59,7 @@ def test_a_run_prints_one_object_and_nothing_else(arguments: list[str], runs: Ru
     assert [method["method"] for method in result["methods"]] == ["copal:accumulate", "wanda:restart"]
     assert "100%" in done.stderr and "perplexity" in done.stderr
     store = runs.open(result["run"])
-    assert store.result() == result and store.state().status == "done"
+    assert result_of(store) == result and store.state().status == "done"
 
 
 @pytest.mark.slow
@@ -299,7 +300,7 @@ def check_exported(out: Path, store: Any) -> None:
     windows = torch.from_numpy(store.windows(0)["evaluation"])
     with torch.no_grad():
         loss = model(input_ids=windows, labels=windows).loss
-    assert float(loss.exp()) == pytest.approx(store.result()["methods"][0]["perplexity"][1][0], rel=1e-4)
+    assert float(loss.exp()) == pytest.approx(result_of(store)["methods"][0]["perplexity"][1][0], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "domains", "methods"])

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from copal_core.analysis.results import perplexity_matrix
+from copal_core.analysis.results import perplexity_matrix, result_of
 from copal_core.methods.criteria import CRITERIA
 from copal_core.methods.masks import removed_count
 from copal_core.methods.strategies import STRATEGIES
@@ -138,7 +138,7 @@ def test_a_sequential_mask_stands_still(
     finished: Finished, criterion: str, structure: str, propagate: str
 ) -> None:
     store = finished(structure, propagate)
-    result = next(m for m in store.result()["methods"] if m["method"] == f"{criterion}:sequential")
+    result = next(m for m in result_of(store)["methods"] if m["method"] == f"{criterion}:sequential")
     assert result["stasis"] == [1.0, 1.0]
     assert result["mask_change"] == [0.0, 0.0]
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from copal_core.analysis import bands, comparability
+from copal_core.analysis.results import result_of
 from copal_core.cli.main import main
 from copal_core.config import RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
@@ -242,7 +243,7 @@ def test_neighbours_are_next_in_the_ranking() -> None:
 
 def test_outcomes_of_a_run(base: RunStore) -> None:
     found = bands.outcomes([base]).set_index("method")
-    result = base.result()
+    result = result_of(base)
     for method in result["methods"]:
         assert found.loc[method["method"], "average"] == pytest.approx(method["average_perplexity"])
         assert found.loc[method["method"], "backward_transfer"] == pytest.approx(method["bwt"])

@@ -11,6 +11,7 @@ import pytest
 from copal_core.analysis import metrics
 from copal_core.analysis.results import perplexity_matrix, stasis_by_step
 from copal_core.errors import InvalidValueError, NumericalError
+from copal_core.experiment.evaluation import perplexity
 
 # three domains: row 0 dense, then after each step
 R = np.array(
@@ -63,17 +64,17 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_perplexity() -> None:
-    assert metrics.perplexity(6.0, 3) == pytest.approx(math.exp(2))
-    assert metrics.perplexity(0.0, 1) == 1.0
-    assert metrics.perplexity(1e6, 1) == math.inf  # beyond float64, and said so
+    assert perplexity(6.0, 3) == pytest.approx(math.exp(2))
+    assert perplexity(0.0, 1) == 1.0
+    assert perplexity(1e6, 1) == math.inf  # beyond float64, and said so
 
 
 def test_perplexity_refuses_what_it_cannot_mean() -> None:
     with pytest.raises(InvalidValueError, match="at least one"):
-        metrics.perplexity(1.0, 0)
+        perplexity(1.0, 0)
     for nats in (math.nan, math.inf):
         with pytest.raises(NumericalError):
-            metrics.perplexity(nats, 3)
+            perplexity(nats, 3)
 
 
 def test_mask_metrics() -> None:

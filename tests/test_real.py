@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from copal_core.analysis.results import perplexity_matrix
+from copal_core.analysis.results import perplexity_matrix, result_of
 from copal_core.checkpoints.sources import bundled_gguf
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.experiment import loop
@@ -41,7 +41,7 @@ def check(store: RunStore, dense_below: float, least: float) -> None:
             "half the weights removed without retraining costs something"
         )
         assert (matrix[1:] < 10 * dense).all(), "and does not ruin the model"
-    results = {method["method"]: method for method in store.result()["methods"]}
+    results = {method["method"]: method for method in result_of(store)["methods"]}
     assert results["wanda:restart"]["bwt"] > 0, "pruned for the second domain alone, the first is forgotten"
     assert results["copal:accumulate"]["bwt"] < results["wanda:restart"]["bwt"]
     assert 0.5 < results["wanda:restart"]["stasis"][0] < results["copal:accumulate"]["stasis"][0] < 1

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from copal_core.analysis.results import perplexity_matrix
+from copal_core.analysis.results import perplexity_matrix, result_of
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import loop
@@ -419,7 +419,7 @@ def test_a_job_runs_is_watched_and_ends(undisturbed: RunStore, runs: Runs, same_
     same_outcome(store, undisturbed)
     printed = (store.folder / "process.log").read_text()
     assert "perplexity" in printed and "Traceback" not in printed
-    assert json.loads(json.dumps(store.result()))["methods"][0]["method"] == METHODS[0]
+    assert json.loads(json.dumps(result_of(store)))["methods"][0]["method"] == METHODS[0]
 
 
 @pytest.mark.slow

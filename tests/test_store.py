@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from copal_core.analysis.results import result_of
 from copal_core.config import Method, RunConfig
 from copal_core.errors import CopalError, InvalidValueError, RunError
 from copal_core.experiment import loop
@@ -106,7 +107,7 @@ def test_recorded_runs_are_listed_last_and_are_read_only(done: RunStore, runs: R
     recorded = both.open(done.id)
     before = {path: path.stat().st_mtime_ns for path in done.folder.rglob("*")}
     assert recorded.state().status == "done" and not recorded.is_locked()
-    assert len(recorded.layers()) == 2 * 2 * 14 and recorded.result()["methods"]
+    assert len(recorded.layers()) == 2 * 2 * 14 and result_of(recorded)["methods"]
     assert recorded.tiles("wanda:sequential", 1, 0, "q_proj")["kept"].shape == (8, 8)
     with pytest.raises(RunError, match="recorded run"), recorded.lock():
         pass
@@ -222,11 +223,11 @@ def test_records_are_added_all_or_none(store: RunStore) -> None:
 def test_tables_have_their_columns_before_anything_is_written(store: RunStore) -> None:
     assert list(store.perplexity().columns)[:4] == ["method", "step", "domain", "perplexity"]
     assert store.layers().empty and store.seconds().empty and store.warnings().empty
-    assert store.result()["methods"][0]["perplexity"] == [[None, None], [None, None]]
+    assert result_of(store)["methods"][0]["perplexity"] == [[None, None], [None, None]]
 
 
 def test_the_result_has_the_keys_that_were_promised(done: RunStore) -> None:
-    result = done.result()
+    result = result_of(done)
     assert list(result) == ["run", "checkpoint", "protocol", "domains", "dense", "methods"]
     assert result == json.loads(json.dumps(result, allow_nan=False))
     assert [d["name"] for d in result["domains"]] == list(result["dense"]) == done.domains

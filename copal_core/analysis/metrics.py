@@ -7,27 +7,12 @@ better when it is lower, so every difference below is better when it is lower, a
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from copal_core.errors import InvalidValueError, NumericalError
+from copal_core.errors import InvalidValueError
 
 Matrix = NDArray[np.float64]
-
-
-def perplexity(nats: float, tokens: int) -> float:
-    """exp(mean negative log-likelihood). `nats`: summed over `tokens` predicted tokens.
-
-    Raises InvalidValueError without tokens and NumericalError when `nats` is not finite.
-    """
-    if tokens < 1:
-        raise InvalidValueError(f"perplexity needs at least one predicted token, got {tokens}")
-    if not math.isfinite(nats):
-        raise NumericalError(f"the summed loss is {nats}; perplexity is not defined")
-    mean = nats / tokens
-    return math.exp(mean) if mean < 700 else math.inf
 
 
 def check_matrix(matrix: Matrix) -> Matrix:

@@ -73,11 +73,17 @@ def _windows(store: RunStore, domain: int, tokenizer: Any, report: Report) -> Te
         raise InvalidValueError(f"domain {domain + 1} is not in the run; it has {len(config.domains)}")
     kept = store.windows(domain)
     if kept is None:
+        from copal_core.domains import draw
         from copal_core.domains import find as find_domain
 
         protocol = config.protocol
-        sample = find_domain(config.domains[domain]).sample(
-            tokenizer, protocol.calibration, protocol.evaluation, protocol.seed, report
+        sample = draw(
+            find_domain(config.domains[domain]),
+            tokenizer,
+            protocol.calibration,
+            protocol.evaluation,
+            protocol.seed,
+            report,
         )
         kept = {"calibration": sample.calibration}
     windows = torch.from_numpy(kept["calibration"])

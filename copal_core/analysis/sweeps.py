@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from copal_core.analysis.results import result_of
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.methods import amounts, stored_size
@@ -121,7 +122,7 @@ def outcomes(group: Group) -> pd.DataFrame:
 
 
 def _row(store: RunStore) -> list[object]:
-    config, result = store.config, store.result()
+    config, result = store.config, result_of(store)
     method = result["methods"][0]
     dense = [value for value in result["dense"].values() if value is not None]
     kept = method.get("stored_share") or stored_size.structure_share(config.structure)

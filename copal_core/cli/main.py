@@ -143,11 +143,11 @@ def check_names(config: RunConfig) -> RunConfig:
 
     Returns the configuration as it means the same from any folder: files by their absolute paths.
     """
-    from copal_core.domains import settled
+    from copal_core.domains import resolve_specs
     from copal_core.methods.build import build_compressor
     from copal_core.methods.strategies import STRATEGIES
 
-    domains = settled(config.domains, config.protocol.calibration, config.protocol.evaluation)
+    domains = resolve_specs(config.domains, config.protocol.calibration, config.protocol.evaluation)
     for method in config.methods:
         build_compressor(method.name, method.options)
         STRATEGIES.get(method.strategy)
@@ -185,7 +185,9 @@ def _tell(event: dict[str, Any]) -> None:
 
 def print_result(store: RunStore, as_json: bool) -> None:
     """The run's result as one JSON object, or as a table."""
-    result = store.result()
+    from copal_core.analysis.results import result_of
+
+    result = result_of(store)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return

@@ -40,13 +40,14 @@ def add_neurons(command: AddCommand) -> None:
 
 
 def _neurons(options: argparse.Namespace) -> int:
+    from copal_core.analysis.results import result_of
     from copal_core.cli import main
 
     config = _config(options)
     out = new_folder(options.out) if options.out else None
     store = main.create(config, options)
     main.compute(store)
-    result, steps = store.result(), len(config.domains)
+    result, steps = result_of(store), len(config.domains)
     for entry, method in zip(result["methods"], config.methods, strict=True):
         entry["share"] = method.options["share"]
     if not options.no_speed:
@@ -102,7 +103,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 def _speeds(store: Any, config: RunConfig, step: int) -> list[dict[str, float]]:
     """The dense model, and one smaller model for each share: selectors remove equally many."""
-    from copal_core.analysis.smaller import measure_smaller
+    from copal_core.export.smaller import measure_smaller
 
     found: list[dict[str, float]] = []
     for method in config.methods:

@@ -17,7 +17,7 @@ from copal_core.compression.restore import arrays_of
 from copal_core.compression.step import Step, Timed
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import relative_error
-from copal_core.methods.selector import (
+from copal_core.methods.neuron_selector import (
     NeuronSelector,
     Selection,
     changed_columns,

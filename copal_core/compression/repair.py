@@ -11,7 +11,7 @@ from copal_core.config import Method
 from copal_core.errors import RunError
 from copal_core.methods.criterion import Criterion
 from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.selector import NeuronSelector
+from copal_core.methods.neuron_selector import NeuronSelector
 from copal_core.methods.strategy import Strategy
 from copal_core.store.run_store import RunStore
 from copal_core.system import files

@@ -26,7 +26,7 @@ from copal_core.compression.restore import arrays_of, dense_weights, pruned_weig
 from copal_core.config import Method
 from copal_core.methods.criterion import Criterion
 from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.selector import NeuronSelector
+from copal_core.methods.neuron_selector import NeuronSelector
 from copal_core.methods.strategy import Strategy
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 from copal_core.statistics.blockwise import HiddenStates

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from copal_core.config import Windows
-from copal_core.domains.base import Document, Domain, DomainInfo
 from copal_core.domains.builtin import BUILTINS
+from copal_core.domains.documents import Document, DomainInfo
+from copal_core.domains.domain import Domain
 from copal_core.domains.files import FileDomain
 from copal_core.domains.hub import PRESETS, HubDomain
 from copal_core.domains.readers import READERS
 from copal_core.domains.sample import Sample
+from copal_core.domains.sampling import draw, refuse_too_short
 from copal_core.errors import DomainError
 
 __all__ = [
@@ -23,9 +25,10 @@ __all__ = [
     "DomainInfo",
     "Sample",
     "builtins",
+    "draw",
     "find",
     "hub_presets",
-    "settled",
+    "resolve_specs",
 ]
 
 
@@ -49,14 +52,14 @@ def find(spec: str) -> Domain:
     )
 
 
-def settled(specs: Iterable[str], calibration: Windows, evaluation: Windows) -> tuple[str, ...]:
-    """The specifications as they mean the same from any folder: files by their absolute paths.
+def resolve_specs(specs: Iterable[str], calibration: Windows, evaluation: Windows) -> tuple[str, ...]:
+    """Return the specifications as they mean the same from any folder: files by their absolute paths.
 
     Raises DomainError for one that is not known, and for a file that is far too short for the windows; reads no text.
     """
     found = [find(spec) for spec in specs]
     for domain in found:
-        domain.refuse_hopeless(calibration, evaluation)
+        refuse_too_short(domain, calibration, evaluation)
     return tuple(domain.spec for domain in found)
 
 

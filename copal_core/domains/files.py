@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from copal_core.domains.base import Document, Domain, Pool, Report
+from copal_core.domains.documents import Document, Pool, Report
+from copal_core.domains.domain import Domain
 from copal_core.domains.readers import READERS
 from copal_core.errors import DomainError
 from copal_core.system import sharing

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from copal_core.domains.base import Document, Domain, Pool, Report
+from copal_core.domains.documents import Document, Pool, Report
+from copal_core.domains.domain import Domain
 from copal_core.domains.remote import rows
 from copal_core.errors import DomainError
 from copal_core.system import sharing

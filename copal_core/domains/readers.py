@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from copal_core.domains.base import Document, Pool, Report
 from copal_core.domains.columns import choose_column
 from copal_core.domains.decoding import decode, whole_characters
+from copal_core.domains.documents import Document, Pool, Report
 from copal_core.domains.regions import WHOLE, regions
 from copal_core.errors import DomainError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from copal_core.domains.base import Report
 from copal_core.domains.decoding import whole_characters
+from copal_core.domains.documents import Report
 
 WHOLE = 8 * 2**20  # bytes: files up to this size are read whole
 _REGION = 64 * 2**10  # bytes

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from copal_core.config import Windows
-from copal_core.domains.base import Document, Domain, Report
+from copal_core.domains.documents import Document, Report
+from copal_core.domains.domain import Domain
 from copal_core.domains.repeats import without_repeats
 from copal_core.domains.sample import Sample
 from copal_core.domains.streams import Stream, deal_documents, halves, part_regions
@@ -28,9 +29,29 @@ _WHOLE = 1_000_000  # characters: a text up to this long is tokenised whole when
 
 
 def draw(
-    domain: Domain, tokenizer: Any, calibration: Windows, evaluation: Windows, seed: int, report: Report
+    domain: Domain,
+    tokenizer: Any,
+    calibration: Windows,
+    evaluation: Windows,
+    seed: int,
+    report: Report = lambda label, done, total: None,
 ) -> Sample:
-    """The sample of `domain`; see Domain.sample. The same arguments give the same windows."""
+    """Draw calibration and evaluation windows that share no document. The same arguments give the same windows.
+
+    Args:
+        domain: the source of the text.
+        tokenizer: a transformers tokenizer.
+        calibration: how many windows, of how many tokens.
+        evaluation: likewise.
+        seed: decides which documents, and where a window begins.
+        report: is told label, done and total.
+
+    Returns:
+        The windows, their text and a hash of their content.
+
+    Raises:
+        DomainError: the source cannot be read, or holds too little text.
+    """
     wanted = {"calibration": calibration, "evaluation": evaluation}
     targets = {side: _target(windows) for side, windows in wanted.items()}
     report(f"reading {domain.label}", 0, 1)
@@ -52,6 +73,13 @@ def draw(
         parted = any(document.side for document in documents)
         raise too_little(domain.name, streams, wanted, parted)
     return _windows(domain.name, tokenizer, streams, wanted, generator, notes)
+
+
+def refuse_too_short(domain: Domain, calibration: Windows, evaluation: Windows) -> None:
+    """Raise DomainError where it is known without reading that the text is too short for the windows."""
+    size = domain.most_bytes()
+    if size:  # an empty file is refused as such when it is read
+        refuse_hopeless(domain.name, size, calibration, evaluation)
 
 
 def refuse_hopeless(name: str, size: int, calibration: Windows, evaluation: Windows) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from copal_core.domains.base import Document, Report
+from copal_core.domains.documents import Document, Report
 from copal_core.domains.text import chunks, encodable
 
 _BATCH = 16  # chunks tokenised at a time

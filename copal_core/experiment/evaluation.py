@@ -10,13 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from copal_core.analysis.metrics import perplexity
 from copal_core.checkpoints.backbone import Backbone, swapped
+from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.statistics.blockwise import HiddenStates
 
 _LOGITS_AT_ONCE = {"cpu": 8_000_000, "cuda": 400_000_000}  # numbers held while the loss is computed
 
 Weights = Mapping[str, Tensor]
+
+
+def perplexity(nats: float, tokens: int) -> float:
+    """exp(mean negative log-likelihood). `nats`: summed over `tokens` predicted tokens.
+
+    Raises InvalidValueError without tokens and NumericalError when `nats` is not finite.
+    """
+    if tokens < 1:
+        raise InvalidValueError(f"perplexity needs at least one predicted token, got {tokens}")
+    if not math.isfinite(nats):
+        raise NumericalError(f"the summed loss is {nats}; perplexity is not defined")
+    mean = nats / tokens
+    return math.exp(mean) if mean < 700 else math.inf
 
 
 @dataclass(frozen=True)

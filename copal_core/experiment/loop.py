@@ -20,14 +20,14 @@ from copal_core.compression.repair import forget_damaged
 from copal_core.compression.restore import variant
 from copal_core.compression.step import HoldStates, Step
 from copal_core.config import Method
-from copal_core.domains.base import name_apart
+from copal_core.domains.documents import name_apart
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment.evaluation import evaluate, no_change
 from copal_core.experiment.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.methods.build import build_compressor
 from copal_core.methods.criterion import Criterion
 from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.selector import NeuronSelector
+from copal_core.methods.neuron_selector import NeuronSelector
 from copal_core.methods.strategies import STRATEGIES
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store.folder import RunState, ending
@@ -76,7 +76,7 @@ class _Experiment:
             for m in config.methods
         }
         new = config.domains[len(self.store.info.get("domains", [])) :]
-        domain_sources.settled(new, config.protocol.calibration, config.protocol.evaluation)
+        domain_sources.resolve_specs(new, config.protocol.calibration, config.protocol.evaluation)
         self._meter = Meter(total_cost(config))
         self._progress(phase="opening the checkpoint", force=True)
         backbone = self._open()
@@ -150,8 +150,13 @@ class _Experiment:
             kept = self.store.windows(index) if index < len(described) else None
             if kept is None:
                 domain = domain_sources.find(spec)
-                sample = domain.sample(
-                    self._tokenizer, protocol.calibration, protocol.evaluation, protocol.seed, self._preparing
+                sample = domain_sources.draw(
+                    domain,
+                    self._tokenizer,
+                    protocol.calibration,
+                    protocol.evaluation,
+                    protocol.seed,
+                    self._preparing,
                 )
                 self.store.save_windows(index, sample.calibration, sample.evaluation)
                 described = described[:index] + [_described(domain, sample, described[:index])]

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from copal_core.analysis.results import result_of
 from copal_core.config import RunConfig
 from copal_core.errors import RunError
 from copal_core.export.command_line import command_of
@@ -44,7 +45,7 @@ def write_bundle(store: RunStore, out: Path) -> Path:
         "command.txt": (command_of(store.config) + "\n").encode(),
         _CONFIG: (store.config.canonical() + "\n").encode(),
         _RUN: json.dumps(described, indent=1, sort_keys=True, ensure_ascii=False).encode(),
-        _RESULT: json.dumps(store.result(), indent=1, sort_keys=True, ensure_ascii=False).encode(),
+        _RESULT: json.dumps(result_of(store), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
     for index in range(len(info.get("domains", []))):
         path = store.folder / "windows" / f"domain-{index:02d}.safetensors"
@@ -139,7 +140,7 @@ def create_from(bundle: Bundle, runs: Runs, title: str = "", checkpoint: str | N
 
 def compare(bundle: Bundle, store: RunStore) -> dict[str, Any]:
     """How far the repeated run is from the bundle's: identical, largest relative difference, and where it is."""
-    mine, theirs = _perplexities(store.result()), _perplexities(bundle.result)
+    mine, theirs = _perplexities(result_of(store)), _perplexities(bundle.result)
     largest, where = 0.0, ""
     for key, value in theirs.items():
         found = mine.get(key)

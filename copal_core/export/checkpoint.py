@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from copal_core.analysis.results import result_of
 from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import module_name
@@ -15,7 +16,7 @@ from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.compression.restore import variant
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.methods.removal import width_after, without_neurons
+from copal_core.methods.neuron_removal import width_after, without_neurons
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
@@ -105,7 +106,7 @@ def _write_factors(store: RunStore, method: str, step: int, folder: Path) -> Non
 
 
 def _card(store: RunStore, method: str, step: int) -> str:
-    result = store.result()
+    result = result_of(store)
     found = next(entry for entry in result["methods"] if entry["method"] == method)
     after = dict(zip(store.domains, found["perplexity"][step - 1], strict=True))
     lines = [

@@ -124,7 +124,7 @@ def _perplexity(model: Any, windows: Tensor) -> float:
     """windows (count, length) int64 -> perplexity through the whole model, a window at a time."""
     import torch
 
-    from copal_core.analysis.metrics import perplexity
+    from copal_core.experiment.evaluation import perplexity
 
     nats = 0.0
     with torch.no_grad():

@@ -9,8 +9,8 @@ from copal_core.methods.criteria import CRITERIA
 from copal_core.methods.criterion import Criterion, build_criterion
 from copal_core.methods.decomposition import Decomposition, build_decomposition
 from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.neuron_selector import NeuronSelector, build_selector
 from copal_core.methods.neurons import NEURONS
-from copal_core.methods.selector import NeuronSelector, build_selector
 
 
 def build_compressor(

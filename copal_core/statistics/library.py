@@ -26,7 +26,7 @@ from copal_core.checkpoints.cache import slug
 from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.config import Protocol
-from copal_core.domains.base import name_apart
+from copal_core.domains.documents import name_apart
 from copal_core.errors import Cancelled, InvalidValueError
 from copal_core.statistics import cache_room
 from copal_core.statistics.accumulators import AbsoluteCoupling, GroupStatistics, InputGram, Statistic
@@ -118,7 +118,8 @@ def sample_windows(
     found: list[Windows] = []
     for spec in specs:
         domain = domain_sources.find(spec)
-        sample = domain.sample(tokenizer, protocol.calibration, protocol.evaluation, protocol.seed, report)
+        windows = (protocol.calibration, protocol.evaluation)
+        sample = domain_sources.draw(domain, tokenizer, *windows, protocol.seed, report)
         first, second = (
             torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation)
         )

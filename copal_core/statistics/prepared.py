@@ -48,8 +48,8 @@ class Entry:
         return LayerLibrary(self.checkpoint, (), self.protocol, self.folders, self.dtype, self.blocks)
 
     def errors(self) -> files.Arrays | None:
-        """What `compare_layers` found; None before it ran."""
-        path = _errors_file(self.key)
+        """Every layer's errors over the budgets; None before they were compared."""
+        path = errors_file(self.key)
         return files.read_arrays(path)[0] if path.is_file() else None
 
 
@@ -90,15 +90,6 @@ def gather(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol, rep
     )
 
 
-def compare_layers(entry: Entry, report: Report) -> None:
-    """Every layer's errors over the budgets, for the map of the whole model. Imports torch."""
-    from copal_core.analysis.layers.mask_errors import MASKS
-    from copal_core.analysis.layers.preferences import preferences
-
-    found = preferences(entry.library(), entry.domains, masks=MASKS, report=report)
-    files.write_arrays(_errors_file(entry.key), found)
-
-
 def _key(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol) -> str:
     device, dtype, _ = devices.choose(protocol.device, protocol.dtype)
     windows = [str(protocol.calibration), str(protocol.evaluation), protocol.seed]
@@ -120,5 +111,6 @@ def _entry_file(key: str) -> Path:
     return cache_room.statistics_root() / f"entry-{key}.json"
 
 
-def _errors_file(key: str) -> Path:
+def errors_file(key: str) -> Path:
+    """Return the file of every layer's errors, which `analysis.layers.preferences` writes."""
     return cache_room.statistics_root() / f"errors-{key}.safetensors"

@@ -19,7 +19,6 @@ from typing import Any
 
 from copal_core.config import Method, Protocol, Windows
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.experiment import processes
 from copal_core.methods.neurons import NEURONS
 from copal_core.store.folder import ID, JobFolder, check_id
 from copal_core.system import files, sharing
@@ -147,8 +146,3 @@ class Decompositions:
         files.write_json(folder / "config.json", config.to_json())
         sharing.claim(folder)
         return DecompositionStore(folder)
-
-
-def start(store: DecompositionStore) -> None:
-    """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
-    processes.launch(store, ["decompose", "--resume", store.id, "--runs", str(store.folder.parent.parent)])

@@ -7,7 +7,6 @@ cancel        asks that process to stop
 
 from __future__ import annotations
 
-import datetime
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import ClassVar
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.store import soundness
 from copal_core.system import files, sharing
+from copal_core.system.clock import now
 
 ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 ACTIVE = ("created", "starting", "running")  # a process computes it, or is about to
@@ -160,8 +160,3 @@ def ending(end: Callable[[str, str], None], cancelled: str) -> Iterator[None]:
 def _is_exhausted(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # not imported for this: only a process that computes has its error
     return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-
-
-def now() -> str:
-    """UTC time to the second, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -19,10 +19,11 @@ from typing import Any
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.methods import amounts
-from copal_core.store.folder import JobFolder, check_id, now, status_of
+from copal_core.store.folder import JobFolder, check_id, status_of
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from copal_core.system import files, sharing
+from copal_core.system.clock import now
 
 KINDS = ("repeat", "orders", "sweep")
 DISCARDED = "discarded"

@@ -28,9 +28,9 @@ from copal_core.errors import RunError
 from copal_core.store import soundness
 from copal_core.store.folder import JobFolder
 from copal_core.store.folder import RunState as RunState
-from copal_core.store.folder import now as now
 from copal_core.store.records import Record, Records
 from copal_core.system import files
+from copal_core.system.clock import now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,14 +253,6 @@ class RunStore(JobFolder):
     def windows(self, index: int) -> files.Arrays | None:
         path = self.folder / "windows" / f"domain-{index:02d}.safetensors"
         return files.read_arrays(path)[0] if path.exists() else None
-
-    # -- the result object ---------------------------------------------------------------------------
-
-    def result(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        from copal_core.analysis.results import result_of
-
-        return result_of(self)
 
 
 # as they are written; `RunStore.tiles` turns them back into plain numbers

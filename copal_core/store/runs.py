@@ -12,8 +12,9 @@ from pathlib import Path
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.store.folder import ID, check_id, status_of
-from copal_core.store.run_store import RunStore, now
+from copal_core.store.run_store import RunStore
 from copal_core.system import files, sharing, shipped
+from copal_core.system.clock import now
 from copal_core.system.paths import runs_root as runs_root
 
 RECORDED = shipped.assets("recorded")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.store.folder import check_id
-from copal_core.store.run_store import RunStore, now
+from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs, RunSummary
 from copal_core.system import files, sharing
+from copal_core.system.clock import now
 
 TRASH = "trash"  # shorter than any run's id may be
 LONGEST_TITLE, LONGEST_NOTE = 120, 4000

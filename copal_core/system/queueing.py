@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from copal_core.errors import CopalError, InvalidValueError, RunError
 from copal_core.system import files, sharing
+from copal_core.system.clock import now
 
 _BOUNDS = {"jobs": ("COPAL_SHARED_JOBS", 1), "tasks": ("COPAL_SHARED_TASKS", 2)}
 _TICKET = "COPAL_TICKET"
@@ -166,8 +167,6 @@ def _look(place: Path, ticket: Ticket) -> int | None:
 
 def _note(folder: Path, words: str) -> None:
     """Write the words as the message of the folder's status.json: it then also looks alive."""
-    from copal_core.store.run_store import now
-
     path = folder / "status.json"
     try:
         content = files.read_json(path)

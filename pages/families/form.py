@@ -8,9 +8,8 @@ import streamlit as st
 
 from copal_core.config import Protocol, Windows
 from copal_core.errors import CopalError
-from copal_core.experiment import preflight
+from copal_core.experiment import preflight, processes
 from copal_core.figures.numbers import duration, percent
-from copal_core.store import decompositions
 from copal_core.store.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from copal_core.store.folder import ACTIVE, status_of
 from pages.shared import actions, checkpoints, layer_desk, links, tasks
@@ -192,7 +191,7 @@ def start(config: DecompositionConfig) -> None:
     """Create it, start its process, and look at it."""
     try:
         store = Decompositions().create(config)
-        decompositions.start(store)
+        processes.start_decomposition(store)
         if any(kind_of(text) in KINDS for text in config.methods):
             links.write("family", store.id)
     except CopalError as error:
@@ -201,7 +200,7 @@ def start(config: DecompositionConfig) -> None:
 
 def _resume(store: DecompositionStore) -> None:
     try:
-        decompositions.start(store)
+        processes.start_decomposition(store)
     except CopalError as error:
         st.session_state[_ERROR] = [str(error)]
 

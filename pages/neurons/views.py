@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from copal_core.analysis import smaller
 from copal_core.analysis.results import perplexity_matrix
+from copal_core.export import smaller
 from copal_core.figures import neurons as figures
 from copal_core.figures.numbers import compact, count, percent, size
 from copal_core.store.run_store import RunStore

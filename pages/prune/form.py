@@ -291,7 +291,7 @@ def _estimate(canonical: str, _description: Description) -> preflight.Estimate:
 def _start(config: RunConfig) -> None:
     protocol = config.protocol
     try:
-        domains.settled(
+        domains.resolve_specs(
             config.domains, protocol.calibration, protocol.evaluation
         )  # refused here, not by the process
         store = Runs().create(config, title=str(draft.values()["title"] or "").strip())

@@ -31,13 +31,11 @@ def prepare(name: str) -> dict[str, Any]:
 def preview(checkpoint: str, spec: str, calibration: str, evaluation: str, seed: int) -> dict[str, Any]:
     """Draw a domain's windows and return the first of them as text."""
     from copal_core.checkpoints import locate
-    from copal_core.domains import find
+    from copal_core.domains import draw, find
 
     _report("Reading the checkpoint's tokenizer", 0, 0)
     tokenizer = locate(checkpoint, _report).tokenizer()
-    sample = find(spec).sample(
-        tokenizer, Windows.parse(calibration), Windows.parse(evaluation), seed, _report
-    )
+    sample = draw(find(spec), tokenizer, Windows.parse(calibration), Windows.parse(evaluation), seed, _report)
     return {
         "calibration": _texts(sample.calibration_text, len(sample.calibration)),
         "evaluation": _texts(sample.evaluation_text, len(sample.evaluation)),
@@ -56,10 +54,11 @@ def gather(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
 
 def compare(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
     """Every layer's errors over the budgets; its statistics must be there, or are gathered."""
+    from copal_core.analysis.layers.preferences import compare_layers
     from copal_core.statistics import prepared
 
     setting = _setting(checkpoint, domains, protocol)
-    prepared.compare_layers(prepared.find(*setting) or prepared.gather(*setting, _report), _report)
+    compare_layers(prepared.find(*setting) or prepared.gather(*setting, _report), _report)
     return {}
 
 
@@ -129,7 +128,7 @@ def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
 
 def measure_smaller(run: str, method: str, step: int) -> dict[str, Any]:
     """Tokens a second of the model without its removed neurons, and of the dense one."""
-    from copal_core.analysis import smaller
+    from copal_core.export import smaller
     from copal_core.store.runs import Runs
 
     _report("Measuring the dense and the smaller model", 0, 0)

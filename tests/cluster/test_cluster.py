@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from copal_core.analysis import sweeps
+from copal_core.analysis.results import result_of
 from copal_core.config import Method, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import cluster, loop
@@ -71,7 +72,7 @@ def bytes_of(store: RunStore) -> dict[str, str]:
     found = {
         str(path.relative_to(store.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
-    result = store.result()
+    result = result_of(store)
     return {**found, "dense": repr(result["dense"]), "rows": repr(result["methods"][0]["perplexity"])}
 
 

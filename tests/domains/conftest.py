@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from copal_core.domains.base import Document, Domain
+from copal_core.domains.documents import Document
+from copal_core.domains.domain import Domain
 
 
 class WordTokenizer:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from copal_core.config import Windows
-from copal_core.domains import BUILTINS, builtins, find, hub_presets
+from copal_core.domains import BUILTINS, builtins, draw, find, hub_presets
 from copal_core.errors import DomainError
 
 NAMES = ["licences", "python-code", "python-manual", "shakespeare"]
@@ -44,7 +44,7 @@ def test_training_and_sampling_documents_are_apart(name):
 @pytest.mark.parametrize("calibration", ["16x256", "64x256"])
 def test_the_default_protocol_fits(name, calibration, real_tokenizer):
     domain = find(name)
-    sample = domain.sample(real_tokenizer, Windows.parse(calibration), Windows.parse("12x256"), 0)
+    sample = draw(domain, real_tokenizer, Windows.parse(calibration), Windows.parse("12x256"), 0)
     assert not set(sample.document_ids["calibration"]) & set(sample.document_ids["evaluation"])
     assert min(sample.documents.values()) >= 3
     trained = {document.id for document in domain.training_documents()}

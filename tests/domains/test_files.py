@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from copal_core.config import Windows
-from copal_core.domains import find, readers, regions
+from copal_core.domains import draw, find, readers, regions
 from copal_core.errors import DomainError
 
 SMALL = Windows(count=2, length=16)
@@ -16,7 +16,7 @@ ROWS = [f"row {number} " + " ".join(f"x{number}.{i}" for i in range(30)) for num
 
 
 def sample(spec, tokenizer, seed=0):
-    return find(str(spec)).sample(tokenizer, SMALL, SMALL, seed)
+    return draw(find(str(spec)), tokenizer, SMALL, SMALL, seed)
 
 
 def texts(spec):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from copal_core.config import Windows
-from copal_core.domains import find, remote
+from copal_core.domains import draw, find, remote
 from copal_core.errors import DomainError
 
 SMALL = Windows(count=3, length=16)
@@ -48,12 +48,12 @@ def test_any_data_set_with_a_column(local_hub, tokenizer):
     folder, calls = local_hub
     publish(folder / "owner/name", train={"n": range(50), "body": lines(0, 50), "title": lines(50, 50)})
     domain = find("hub:owner/name:part#body")
-    sample = domain.sample(tokenizer, SMALL, SMALL, 0)
+    sample = draw(domain, tokenizer, SMALL, SMALL, 0)
     assert sample.calibration.shape == (3, 16) and domain.name == "name:part#body"
     assert calls == [{"path": "owner/name", "config": "part", "revision": None, "streaming": True}]
     # what was read is read from the cache again: offline, and for a resumed run
-    assert domain.sample(tokenizer, SMALL, SMALL, 0).content_hash == sample.content_hash and len(calls) == 1
-    assert domain.sample(tokenizer, SMALL, SMALL, 1).content_hash != sample.content_hash and len(calls) == 2
+    assert draw(domain, tokenizer, SMALL, SMALL, 0).content_hash == sample.content_hash and len(calls) == 1
+    assert draw(domain, tokenizer, SMALL, SMALL, 1).content_hash != sample.content_hash and len(calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_any_data_set_with_a_column(local_hub, tokenizer):
 def test_a_wrong_column(local_hub, tokenizer, column, message):
     publish(local_hub[0] / "owner/name", train={"n": range(9), "body": lines(0, 9)})
     with pytest.raises(DomainError, match=message):
-        find(f"hub:owner/name{column}").sample(tokenizer, SMALL, SMALL, 0)
+        draw(find(f"hub:owner/name{column}"), tokenizer, SMALL, SMALL, 0)
 
 
 def test_wikitext_articles_and_its_own_splits(local_hub, tokenizer):
@@ -80,12 +80,12 @@ def test_wikitext_articles_and_its_own_splits(local_hub, tokenizer):
     domain = find("hub:wikitext-2")
     documents = [document for document in domain.documents() if "Title" in document.text]
     assert len(documents) == 12 and documents[0].text.count("Title") == 1
-    sample = domain.sample(tokenizer, SMALL, SMALL, 0)
+    sample = draw(domain, tokenizer, SMALL, SMALL, 0)
     assert all(id.startswith("train ") for id in sample.document_ids["calibration"])
     assert all(id.startswith("test ") for id in sample.document_ids["evaluation"])
     assert sample.notes == ["calibration from the train split", "evaluation from the test split"]
     with pytest.raises(DomainError, match="tokens of text"):
-        domain.sample(tokenizer, SMALL, Windows(count=90, length=16), 0)
+        draw(domain, tokenizer, SMALL, Windows(count=90, length=16), 0)
 
 
 def test_ptb_reads_the_hubs_parquet_copy(local_hub, tokenizer):
@@ -196,10 +196,10 @@ def test_what_was_streamed_lies_below_the_cache_folder(local_hub, tokenizer, mon
     monkeypatch.setenv("COPAL_CACHE", "~/kept")
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")  # where a "~" that nobody expands would become a folder
-    find("hub:owner/name").sample(tokenizer, SMALL, SMALL, 0)
+    draw(find("hub:owner/name"), tokenizer, SMALL, SMALL, 0)
     assert len(list((folder / "me" / "kept" / "domains").glob("*.json"))) == 1
     monkeypatch.delenv("COPAL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "xdg"))
-    find("hub:owner/name").sample(tokenizer, SMALL, SMALL, 0)
+    draw(find("hub:owner/name"), tokenizer, SMALL, SMALL, 0)
     if sys.platform == "linux":
         assert len(list((folder / "xdg" / "copal" / "domains").glob("*.json"))) == 1

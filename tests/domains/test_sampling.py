@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copal_core.config import Windows
-from copal_core.domains import find, settled
+from copal_core.domains import draw, find, resolve_specs
 from copal_core.domains.repeats import without_repeats
 from copal_core.errors import DomainError
 from tests.domains.conftest import TextDomain, WordTokenizer
@@ -42,7 +42,7 @@ def test_samples_are_disjoint_and_repeat(lengths, calibration, evaluation, seed)
     )
     tokenizer = WordTokenizer()
     try:
-        sample = domain.sample(tokenizer, *asked, seed)
+        sample = draw(domain, tokenizer, *asked, seed)
     except DomainError:
         there = sum(lengths) + sum(length > 0 for length in lengths)
         assert there < sum(part.tokens for part in asked)  # for no other reason
@@ -55,39 +55,39 @@ def test_samples_are_disjoint_and_repeat(lengths, calibration, evaluation, seed)
     assert len(np.unique(tokens)) == len(tokens)
     if not sample.notes:
         assert not set(sample.document_ids["calibration"]) & set(sample.document_ids["evaluation"])
-    again = domain.sample(tokenizer, *asked, seed)
+    again = draw(domain, tokenizer, *asked, seed)
     assert again.content_hash == sample.content_hash and again.document_ids == sample.document_ids
 
 
 def test_seeds_choose_different_windows(tokenizer):
     domain = TextDomain([words(number, 100) for number in range(30)])
     hashes = {
-        domain.sample(tokenizer, windows("4x16"), windows("3x16"), seed).content_hash for seed in range(5)
+        draw(domain, tokenizer, windows("4x16"), windows("3x16"), seed).content_hash for seed in range(5)
     }
     assert len(hashes) == 5
 
 
 def test_an_end_token_stands_between_documents(tokenizer):
     domain = TextDomain([words(number, 9) for number in range(8)])
-    sample = domain.sample(tokenizer, windows("4x10"), windows("4x10"), 0)
+    sample = draw(domain, tokenizer, windows("4x10"), windows("4x10"), 0)
     assert (np.concatenate([sample.calibration, sample.evaluation])[:, 9] == 0).all()
     assert sample.documents == {"calibration": 4, "evaluation": 4}
 
 
 def test_one_document_is_parted_by_region(tokenizer):
-    sample = TextDomain([words(0, 299)]).sample(tokenizer, windows("10x20"), windows("5x20"), 3)
+    sample = draw(TextDomain([words(0, 299)]), tokenizer, windows("10x20"), windows("5x20"), 3)
     assert sample.notes == ["split by region: one document"]
     low, high = sorted([sample.calibration, sample.evaluation], key=lambda part: part.max())
     assert low.max() < high[high > 0].min()
 
 
 def test_a_giant_and_a_dwarf_are_parted_by_region(tokenizer):
-    sample = TextDomain([words(0, 400), words(1, 3)]).sample(tokenizer, windows("8x20"), windows("8x20"), 0)
+    sample = draw(TextDomain([words(0, 400), words(1, 3)]), tokenizer, windows("8x20"), windows("8x20"), 0)
     assert sample.notes == ["split by region: 2 documents are too few or too uneven"]
 
 
 def test_one_long_document_is_not_tokenised_whole(tokenizer):
-    sample = TextDomain([words(0, 400_000)]).sample(tokenizer, windows("8x16"), windows("8x16"), 0)
+    sample = draw(TextDomain([words(0, 400_000)]), tokenizer, windows("8x16"), windows("8x16"), 0)
     assert sample.notes == ["split by region: one document"]
     assert tokenizer.tokenised < 20_000
 
@@ -98,7 +98,7 @@ def test_calibration_never_repeats_evaluation_text(tokenizer):
     texts += [words(number + 200, 100) for number in range(60)]
     seen = 0
     for seed in range(8):
-        sample = TextDomain(texts).sample(tokenizer, windows("12x100"), windows("12x100"), seed)
+        sample = draw(TextDomain(texts), tokenizer, windows("12x100"), windows("12x100"), seed)
         runs = {tuple(row[i : i + 64]) for row in sample.evaluation for i in range(37)}
         assert not runs & {tuple(row[i : i + 64]) for row in sample.calibration for i in range(37)}
         seen += any("were replaced" in note for note in sample.notes)
@@ -108,7 +108,7 @@ def test_calibration_never_repeats_evaluation_text(tokenizer):
 def test_a_source_that_only_repeats_itself_is_refused(tokenizer):
     domain = TextDomain([words(0, 99)] * 20)
     with pytest.raises(DomainError, match="repeats itself.*fewer or shorter windows"):
-        domain.sample(tokenizer, windows("4x100"), windows("4x100"), 0)
+        draw(domain, tokenizer, windows("4x100"), windows("4x100"), 0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -148,27 +148,27 @@ def test_very_short_windows_may_recur():
 def test_too_little_text_says_what_fits_and_it_does(tokenizer, calibration, evaluation):
     domain = TextDomain([words(number, 99) for number in range(9)])
     with pytest.raises(DomainError, match=r"holds 900 tokens of text, .* need [\d,]+; .*would fit") as caught:
-        domain.sample(tokenizer, windows(calibration), windows(evaluation), 0)
+        draw(domain, tokenizer, windows(calibration), windows(evaluation), 0)
     fitting = re.findall(r"\d+x\d+", str(caught.value).split(";")[1])
-    sample = domain.sample(tokenizer, windows(fitting[0]), windows(fitting[1]), 0)
+    sample = draw(domain, tokenizer, windows(fitting[0]), windows(fitting[1]), 0)
     assert len(sample.calibration) and len(sample.evaluation)
 
 
 @pytest.mark.parametrize("texts", [[], ["", " \n"]])
 def test_no_text_at_all(tokenizer, texts):
     with pytest.raises(DomainError, match="holds no text"):
-        TextDomain(texts).sample(tokenizer, windows("1x16"), windows("1x16"), 0)
+        draw(TextDomain(texts), tokenizer, windows("1x16"), windows("1x16"), 0)
 
 
 def test_a_few_words_fit_nothing(tokenizer):
     with pytest.raises(DomainError, match="no windows of 16 tokens fit"):
-        TextDomain(["three little words"]).sample(tokenizer, windows("1x16"), windows("1x16"), 0)
+        draw(TextDomain(["three little words"]), tokenizer, windows("1x16"), windows("1x16"), 0)
 
 
 def test_texts_hash_and_progress(tokenizer):
     calls = []
     domain = TextDomain([words(number, 100) for number in range(40)])
-    sample = domain.sample(tokenizer, windows("2x16"), windows("1x16"), 0, lambda *call: calls.append(call))
+    sample = draw(domain, tokenizer, windows("2x16"), windows("1x16"), 0, lambda *call: calls.append(call))
     assert sample.calibration_text(1).split()[0].startswith("w")
     assert sample.evaluation_text(0).count(" ") == 15
     content = b"(2, 16)" + sample.calibration.astype("<i8").tobytes()
@@ -180,10 +180,10 @@ def test_texts_hash_and_progress(tokenizer):
 def test_a_long_text_that_cannot_hold_the_windows_is_not_tokenised(tokenizer: WordTokenizer) -> None:
     domain = TextDomain([words(number, 20_000) for number in range(8)])
     with pytest.raises(DomainError, match=r"holds 1,\d{3},\d{3} bytes of text, 100000x1024 .* would fit"):
-        domain.sample(tokenizer, windows("100000x1024"), windows("12x256"), 0)
+        draw(domain, tokenizer, windows("100000x1024"), windows("12x256"), 0)
     assert tokenizer.tokenised == 0
     with pytest.raises(DomainError, match=r"holds 160,0\d\d tokens of text"):  # it might have: counted
-        domain.sample(tokenizer, windows("1000x1024"), windows("12x256"), 0)
+        draw(domain, tokenizer, windows("1000x1024"), windows("12x256"), 0)
     assert tokenizer.tokenised >= 160_000
 
 
@@ -193,14 +193,14 @@ def test_a_file_far_too_short_is_refused_unread(tmp_path: Path, tokenizer: WordT
     for calibration, fits in (("6x48", True), ("200x48", False)):
         asked = (windows(calibration), windows("1x48"))
         if fits:
-            assert settled([str(path)], *asked) == (str(path),)
-            assert find(str(path)).sample(tokenizer, *asked, 0).calibration.shape == (6, 48)
+            assert resolve_specs([str(path)], *asked) == (str(path),)
+            assert draw(find(str(path)), tokenizer, *asked, 0).calibration.shape == (6, 48)
         else:
             with pytest.raises(DomainError, match="holds 2,000 bytes of text"):
-                settled([str(path)], *asked)
+                resolve_specs([str(path)], *asked)
 
 
 def test_a_compressed_file_is_not_judged_by_its_size(tmp_path: Path) -> None:
     path = tmp_path / "short.parquet"
     path.write_bytes(b"PAR1")
-    assert settled([str(path)], windows("100000x1024"), windows("1x48")) == (str(path),)
+    assert resolve_specs([str(path)], windows("100000x1024"), windows("1x48")) == (str(path),)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copal_core.domains.base import stable_fraction
 from copal_core.domains.decoding import whole_characters
+from copal_core.domains.documents import stable_fraction
 from copal_core.domains.text import chunks, distinct_paragraphs, normalised, pieces
 
 TEXTS = st.text(alphabet="ab \n", max_size=300)

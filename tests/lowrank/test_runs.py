@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from copal_core.analysis.results import perplexity_matrix
+from copal_core.analysis.results import perplexity_matrix, result_of
 from copal_core.checkpoints import locate
 from copal_core.config import RunConfig, Structure
 from copal_core.errors import Cancelled, RunError
@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_config: Callable[..., Ru
 def test_measures_every_domain_after_every_step(run: RunStore, method: str) -> None:
     R = perplexity_matrix(run.perplexity(), method, run.domains)
     assert np.isfinite(R).all() and (R > 1).all() and (R[1] != R[0]).all()
-    result = next(entry for entry in run.result()["methods"] if entry["method"] == method)
+    result = next(entry for entry in result_of(run)["methods"] if entry["method"] == method)
     assert result["bwt"] is not None and result["stored_share"] == pytest.approx(0.4625, abs=0.05)
 
 

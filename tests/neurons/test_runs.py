@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from copal_core.analysis.results import perplexity_matrix
+from copal_core.analysis.results import perplexity_matrix, result_of
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.compression.restore import variant
@@ -56,7 +56,7 @@ def test_measures_and_counts_every_step(run: RunStore, method: str) -> None:
     later = table[table["step"] > 1]
     assert (later["stay_removed"] + later["newly_removed"] == REMOVED).all()
     assert (later["revived"] == later["newly_removed"]).all()
-    result = next(entry for entry in run.result()["methods"] if entry["method"] == method)
+    result = next(entry for entry in result_of(run)["methods"] if entry["method"] == method)
     assert result["bwt"] is not None and result["sparsity"] == 0.25
     assert result["neurons_removed"] == 2 * REMOVED and len(result["stasis"]) == 2
     feed_forward = 3 * 32 * WIDTH / (3 * 32 * WIDTH + 32 * (32 + 16 + 16 + 32))
@@ -64,7 +64,7 @@ def test_measures_and_counts_every_step(run: RunStore, method: str) -> None:
 
 
 def test_without_text_or_with_removed_weights_the_choice_stands_still(run: RunStore) -> None:
-    stasis = {entry["method"]: entry["stasis"] for entry in run.result()["methods"]}
+    stasis = {entry["method"]: entry["stasis"] for entry in result_of(run)["methods"]}
     for method in METHODS:
         if method.endswith(":sequential") or method.startswith(("random", "magnitude")):
             assert stasis[method] == [1.0, 1.0], method

@@ -12,9 +12,9 @@ from copal_core.errors import InvalidValueError
 from copal_core.methods.build import build_compressor
 from copal_core.methods.criteria.copal import Copal
 from copal_core.methods.information import LARGEST
+from copal_core.methods.neuron_selector import NO_TWIN, Selection, build_selector, count_of, removed_weights
 from copal_core.methods.neurons import NEURONS
 from copal_core.methods.neurons._pairs import Pairs
-from copal_core.methods.selector import NO_TWIN, Selection, build_selector, count_of, removed_weights
 from copal_core.statistics.accumulators import AbsoluteCoupling, BlockStatistics, GroupStatistics, Statistic
 from copal_core.store.decompositions import parse_method
 

@@ -265,7 +265,7 @@ def test_families_without_any_says_what_to_do(
     small: Opener, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr("copal_core.store.decompositions.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start_decomposition", started.append)
     app = small("families")
     assert not app.exception
     assert "No family yet" in text_of(app) and "This takes about" in text_of(app)

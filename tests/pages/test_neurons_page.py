@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core.analysis import redundancy, smaller
+from copal_core.analysis import redundancy
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.experiment import loop
+from copal_core.export import smaller
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from copal_core.system import files

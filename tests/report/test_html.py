@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from copal_core.analysis.results import result_of
 from copal_core.cli.main import main
 from copal_core.config import RunConfig
 from copal_core.errors import RunError
@@ -91,7 +92,7 @@ def test_every_figure_has_words_table_stamp_and_buttons(recorded: Path) -> None:
 
 def test_the_figures_hold_the_runs_numbers(computed: RunStore) -> None:
     found = {section.name: section for section in sections(computed)}
-    for entry in computed.result()["methods"]:
+    for entry in result_of(computed)["methods"]:
         row = found["average"].table.set_index("method").loc[entry["method"]]
         assert row["average"] == pytest.approx(entry["average_perplexity"])
     assert {"transfer", "curve-1", "curve-2", "matrix-4", "stasis", "overlap"} <= set(found)

@@ -74,12 +74,12 @@ def domain_windows(store: RunStore, index: int, checkpoint: Checkpoint) -> dict[
     kept = store.windows(index)
     if kept is not None:
         return kept
-    from copal_core.domains import find
+    from copal_core.domains import draw, find
 
     protocol, described = store.config.protocol, store.info.get("domains", [])
     spec = store.config.domains[index]
-    sample = find(spec).sample(
-        checkpoint.tokenizer(), protocol.calibration, protocol.evaluation, protocol.seed
+    sample = draw(
+        find(spec), checkpoint.tokenizer(), protocol.calibration, protocol.evaluation, protocol.seed
     )
     wanted = described[index].get("content_hash") if index < len(described) else None
     if wanted != sample.content_hash:

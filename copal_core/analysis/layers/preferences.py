@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copal_core.analysis.layers.curves import RANKED, layer_curves
+from copal_core.analysis.layers.mask_errors import MASKS
 from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.errors import Cancelled
 from copal_core.statistics.library import LayerLibrary, combined
+from copal_core.statistics.prepared import Entry, Report, errors_file
+from copal_core.system import files
 
 SHARES = tuple(round(share, 4) for share in np.linspace(0.1, 0.95, 18)) + (0.5625,)
 COMPARED = ("copal", "magnitude", "wanda")
@@ -47,3 +50,9 @@ def preferences(
                     if reading.method in found:
                         found[reading.method][block, place, number] = reading.error
     return {"share": asked, **found}
+
+
+def compare_layers(entry: Entry, report: Report) -> None:
+    """Write every layer's errors over the budgets, for the map of the whole model; `Entry.errors` reads them."""
+    found = preferences(entry.library(), entry.domains, masks=MASKS, report=report)
+    files.write_arrays(errors_file(entry.key), found)

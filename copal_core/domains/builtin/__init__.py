@@ -6,7 +6,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
-from copal_core.domains.base import Document, Domain, DomainInfo, stable_fraction
+from copal_core.domains.documents import Document, DomainInfo, stable_fraction
+from copal_core.domains.domain import Domain
 from copal_core.errors import DomainError
 from copal_core.system.registry import Registry
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from copal_core.domains.base import Document
 from copal_core.domains.builtin import BUILTINS, BuiltIn
+from copal_core.domains.documents import Document
 from copal_core.domains.text import distinct_paragraphs, pieces
 
 _FILE = re.compile(r"^(.*licen[sc]es?|.*copying|.*notices?)([._-].*)?$", re.IGNORECASE)

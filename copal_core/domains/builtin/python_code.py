@@ -6,8 +6,8 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from copal_core.domains.base import Document
 from copal_core.domains.builtin import BUILTINS, BuiltIn
+from copal_core.domains.documents import Document
 
 # Tests, generated tables, frozen legacy copies and demonstrations read unlike code that people write.
 _LEFT_OUT = frozenset(

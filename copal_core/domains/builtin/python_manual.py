@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
-from copal_core.domains.base import Document
 from copal_core.domains.builtin import BUILTINS, BuiltIn
+from copal_core.domains.documents import Document
 from copal_core.domains.text import distinct_paragraphs, pieces
 
 _PIECE = 6_000  # characters: a long topic becomes several documents

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from copal_core.domains.base import Document
 from copal_core.domains.builtin import BUILTINS, BuiltIn
+from copal_core.domains.documents import Document
 
 _SCENE = re.compile(r"^(?=#{2,3} )", re.MULTILINE)
 _SHORTEST = 400  # characters: an act's heading alone is no scene

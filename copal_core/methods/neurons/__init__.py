@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from copal_core.system.registry import Registry
 
 if TYPE_CHECKING:
-    from copal_core.methods.selector import NeuronSelector
+    from copal_core.methods.neuron_selector import NeuronSelector
 
 NEURONS: Registry[NeuronSelector] = Registry("neuron selector", __name__)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from copal_core.methods.neuron_selector import NeuronSelector, Selection, check_share, lowest
 from copal_core.methods.neurons import NEURONS
-from copal_core.methods.selector import NeuronSelector, Selection, check_share, lowest
 from copal_core.statistics.accumulators import BlockStatistics, Statistic
 
 

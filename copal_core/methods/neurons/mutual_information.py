@@ -23,9 +23,7 @@ from torch import Tensor
 
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.methods.information import LARGEST, correlation_of, information
-from copal_core.methods.neurons import NEURONS
-from copal_core.methods.neurons._pairs import Pairs
-from copal_core.methods.selector import (
+from copal_core.methods.neuron_selector import (
     NO_TWIN,
     NeuronSelector,
     Selection,
@@ -33,6 +31,8 @@ from copal_core.methods.selector import (
     count_of,
     gone_already,
 )
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.neurons._pairs import Pairs
 from copal_core.statistics.accumulators import BlockStatistics, Statistic
 from copal_core.statistics.neurons import NeuronGram, NeuronSquareSum, NormalScoreGram
 
