@@ -1,6 +1,6 @@
 """The configuration of a run: frozen, validated when built, and identified by a fingerprint.
 
-Nothing here imports torch, so that a page can build and check a configuration at once.
+Nothing here imports torch, so that a page can build and check a configuration without delay.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from copal_core.errors import InvalidValueError
 
-FORMAT = 1  # raised whenever a run folder written before can no longer be read as it is
+FORMAT = 1  # increased whenever older run folders can no longer be read unchanged
 
-_WINDOWS = re.compile(r"^(\d{1,4000})\s*[x×]\s*(\d{1,4000})$")  # Python reads no longer numbers
+_WINDOWS = re.compile(r"^(\d{1,4000})\s*[x×]\s*(\d{1,4000})$")  # Python parses integers of up to 4300 digits
 _METHOD = re.compile(r"^(?P<name>[a-z0-9-]+)(\[(?P<options>[^\]]*)\])?:(?P<strategy>[a-z-]+)$")
 _PATTERN = re.compile(r"^(\d{1,4000}):(\d{1,4000})$")
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3}|:all)?)$")
 
 
 class _Frozen(BaseModel):
-    """Immutable, refuses unknown keys, and turns pydantic's report into one sentence."""
+    """Immutable model that rejects unknown keys and reports a validation error as one sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class _Frozen(BaseModel):
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem of a validation report, in words: which value, which rule."""
+    """Return the first problem of a validation report as a sentence that names the value and the rule."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if cause is not None:
@@ -54,7 +54,7 @@ class Windows(_Frozen):
 
     @classmethod
     def parse(cls, text: str) -> Windows:
-        """Read '16x256'. Raises InvalidValueError for anything else."""
+        """Parse '16x256'. Raises InvalidValueError for any other form."""
         match = _WINDOWS.match(text.strip())
         if match is None:
             raise InvalidValueError(f"windows '{text[:80]}' are not of the form COUNTxLENGTH, such as 16x256")
@@ -69,7 +69,7 @@ class Windows(_Frozen):
 
 
 class Structure(_Frozen):
-    """Which weights may go: a share of each row or layer, or all but `keep` in each `group_size` inputs."""
+    """Sparsity structure: a share removed of each row or layer, or `keep` weights left in each `group_size` inputs."""
 
     kind: Literal["unstructured", "n:m"] = "unstructured"
     sparsity: float = Field(default=0.5, ge=0.0, lt=1.0, description="share removed")
@@ -89,27 +89,33 @@ class Structure(_Frozen):
     def parse(
         cls, text: str, sparsity: float | None = None, group: Literal["row", "layer"] | None = None
     ) -> Structure:
-        """Read 'unstructured' or 'N:M' (keep N of each M inputs).
+        """Parse 'unstructured' or 'N:M' (keep N of each M inputs).
 
-        sparsity, group: as asked for, None where nobody did. N:M has both in its name: raises InvalidValueError for a
-        sparsity that is not its own, and for a group.
+        Args:
+            text: the structure.
+            sparsity: share of weights to remove; None when unspecified, which means 0.5, or N:M's own.
+            group: compare weights within a row or a layer; None when unspecified.
+
+        Raises:
+            InvalidValueError: the structure is unknown, or N:M, which implies both, contradicts `sparsity` or is
+                given a `group`.
         """
         match = _PATTERN.match(text.strip())
         if match is not None:
             keep, size = int(match[1]), int(match[2])
             removed = 1 - keep / size if 0 < keep < size else 0.0
-            made = cls(kind="n:m", keep=keep, group_size=size, sparsity=removed)
-            made._check_asked(sparsity, group)
-            return made
+            structure = cls(kind="n:m", keep=keep, group_size=size, sparsity=removed)
+            structure._check_implied(sparsity, group)
+            return structure
         if text.strip() != "unstructured":
             raise InvalidValueError(
                 f"structure '{text[:80]}' is not known; use unstructured or N:M, such as 2:4"
             )
         return cls(sparsity=0.5 if sparsity is None else sparsity, group=group or "row")
 
-    def _check_asked(self, sparsity: float | None, group: str | None) -> None:
-        """Raise InvalidValueError for what N:M leaves no choice of."""
-        if sparsity is not None and not abs(sparsity - self.removed) <= 1e-3:  # so that 0.667 is 1:3's
+    def _check_implied(self, sparsity: float | None, group: str | None) -> None:
+        """Raise InvalidValueError for a sparsity or group that contradicts N:M, which implies both."""
+        if sparsity is not None and not abs(sparsity - self.removed) <= 1e-3:  # 0.667 is accepted for 1:3
             raise InvalidValueError(
                 f"sparsity {sparsity:g} does not go with structure {self}, which removes exactly {self.removed:.6g}; "
                 "leave the sparsity out, choose another N:M, or use structure unstructured"
@@ -121,7 +127,7 @@ class Structure(_Frozen):
             )
 
     def check_divides(self, columns: int) -> None:
-        """Raise InvalidValueError when N:M groups do not divide an input dimension of `columns`."""
+        """Raise InvalidValueError unless groups of M inputs divide an input dimension of `columns`."""
         if self.kind == "n:m" and columns % self.group_size:
             raise InvalidValueError(
                 f"{self} needs an input dimension that {self.group_size} divides; this layer has {columns}; "
@@ -130,7 +136,7 @@ class Structure(_Frozen):
 
     @property
     def removed(self) -> float:
-        """The share of weights removed, exact for N:M."""
+        """Share of weights removed, 0 to 1; exact for N:M."""
         return 1 - self.keep / self.group_size if self.kind == "n:m" else self.sparsity
 
     def __str__(self) -> str:
@@ -140,7 +146,7 @@ class Structure(_Frozen):
 
 
 class Method(_Frozen):
-    """A criterion (or decomposition) with one continual strategy, written as `copal:accumulate`.
+    """A criterion (or decomposition) combined with a continual strategy, written as `copal:accumulate`.
 
     Options go in brackets: `copal[estimator=finite-difference,epsilon=0.01]:accumulate`.
     """
@@ -151,6 +157,7 @@ class Method(_Frozen):
 
     @classmethod
     def parse(cls, text: str) -> Method:
+        """Parse NAME:STRATEGY or NAME[OPTION=VALUE,...]:STRATEGY. Raises InvalidValueError for any other form."""
         match = _METHOD.match(text.strip())
         if match is None:
             raise InvalidValueError(
@@ -174,7 +181,7 @@ class Method(_Frozen):
 
     @property
     def slug(self) -> str:
-        """The method's name as a folder: letters, digits, dot, dash and plus only."""
+        """The method's name as a folder name: letters, digits, dots, dashes and plus signs only."""
         return re.sub(r"[^a-z0-9.+-]", "-", str(self).replace(":", "+").lower())
 
 
@@ -192,7 +199,7 @@ def _option_value(text: str) -> str | float | bool:
 
 
 class Protocol(_Frozen):
-    """How calibration and evaluation are done; two perplexities compare only under the same one."""
+    """Settings of calibration and evaluation; perplexities are comparable only under equal protocols."""
 
     calibration: Windows = Windows(count=16, length=256)
     evaluation: Windows = Windows(count=12, length=256)
@@ -211,7 +218,7 @@ class Protocol(_Frozen):
 
 
 class RunConfig(_Frozen):
-    """Everything that decides a run's numbers."""
+    """All settings that determine a run's numbers."""
 
     checkpoint: str = Field(min_length=1)
     domains: tuple[str, ...] = Field(min_length=1, max_length=64)
@@ -227,34 +234,34 @@ class RunConfig(_Frozen):
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> RunConfig:
-        for what, items in (("method", [str(m) for m in self.methods]), ("domain", list(self.domains))):
+        for kind, items in (("method", [str(m) for m in self.methods]), ("domain", list(self.domains))):
             twice = {item for item in items if items.count(item) > 1}
             if twice:
-                raise ValueError(f"{what} '{sorted(twice)[0]}' is listed twice; list each {what} once")
+                raise ValueError(f"{kind} '{sorted(twice)[0]}' is listed twice; list each {kind} once")
         return self
 
     def canonical(self) -> str:
-        """The configuration as JSON with sorted keys: equal configurations, equal text."""
+        """Return the configuration as JSON with sorted keys: equal configurations give equal text."""
         content = {"format": FORMAT, **self.model_dump(mode="json")}
         content["methods"] = [str(method) for method in self.methods]
         return json.dumps(content, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """Read what `canonical` wrote. Raises InvalidValueError on damage or another format."""
+        """Parse the output of `canonical`. Raises InvalidValueError for damaged text or another format version."""
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise InvalidValueError(f"the run's configuration is not JSON: {error}") from None
         if not isinstance(content, dict):
             raise InvalidValueError("the run's configuration is not a JSON object")
-        found = content.pop("format", None)
-        if found != FORMAT:
+        version = content.pop("format", None)
+        if version != FORMAT:
             raise InvalidValueError(
-                f"the run was written in format {found}; this version reads {FORMAT}; run it again"
+                f"the run was written in format {version}; this version reads {FORMAT}; run it again"
             )
         return cls(**content)
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that name this configuration."""
+        """Return twelve hexadecimal digits that identify this configuration."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]

@@ -1,13 +1,13 @@
-"""The errors a user can cause or meet. Anything else that is raised is a defect.
+"""Errors that a user can cause or meet. Any other exception is a defect.
 
-Each message is one or two sentences: the value, the rule it broke, and what would do.
+Each message is one or two sentences: the value, the rule it breaks, and a value or action that would work.
 """
 
 from __future__ import annotations
 
 
 class CopalError(Exception):
-    """Base of every error that is shown to the user as it is."""
+    """Base of every error whose message is shown to the user unchanged."""
 
 
 class InvalidValueError(CopalError, ValueError):
@@ -23,12 +23,12 @@ class DomainError(CopalError):
 
 
 class RunError(CopalError):
-    """A run's folder is missing, damaged, or in the wrong state for what was asked."""
+    """A run's folder is missing, damaged, or in the wrong state for the requested action."""
 
 
 class NumericalError(CopalError):
-    """A computation left the numbers that mean something (NaN, infinity, a singular matrix)."""
+    """A computation produced meaningless numbers (NaN, infinity, a singular matrix)."""
 
 
 class Cancelled(CopalError):
-    """The user asked the run to stop."""
+    """The user cancelled the run."""

@@ -146,10 +146,10 @@ def test_released_pages_are_read_again(narrow_model: Path) -> None:
 def test_the_page_locked_way_brings_the_same_tensors(narrow_model: Path) -> None:
     files = WeightFiles(narrow_model)
     reader = PinnedReader(files, torch.float32, torch.device("cpu"))
-    reader.ahead(2)  # asked for and then not taken: another pass began
+    reader.read_ahead(2)  # asked for and then not taken: another pass began
     for index in (0, 1, 2, 0):
         found = reader.take(index, keep=False)
-        reader.ahead((index + 1) % 3)
+        reader.read_ahead((index + 1) % 3)
         expected = files.read(f"model.layers.{index}.", "cpu", torch.float32)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in found)

@@ -1,4 +1,4 @@
-"""Checkpoints: from a name to a complete folder, a description, and the loaded parts. No torch at import."""
+"""Checkpoints: from a name to a complete folder, its description and the loaded model. No torch at import."""
 
 from copal_core.checkpoints.checkpoint import Checkpoint
 from copal_core.checkpoints.description import Description

@@ -1,4 +1,4 @@
-"""Which checkpoints are LLaMA-shaped: the rules on config.json, and the tensors they imply."""
+"""Rules for LLaMA-shaped checkpoints: the required entries of config.json and the tensors they imply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that decide a LLaMA-shaped model's tensors. `rope` names the position scaling in words."""
+    """Sizes that determine the tensors of a LLaMA-shaped model. `rope` describes the position scaling."""
 
     architecture: str
     blocks: int
@@ -39,7 +39,7 @@ class Shape:
     rope: str
 
     def projections(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of the seven linear layers of a decoder block."""
+        """Return the shapes (out, in) of the seven linear layers of a decoder block."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": (queries, self.hidden),
@@ -52,7 +52,7 @@ class Shape:
         }
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every weight that the architecture needs, biases left out."""
+        """Return name -> shape of every weight that the architecture needs, without biases."""
         needed: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab, self.hidden)}
         for block in range(self.blocks):
             prefix = f"model.layers.{block}"
@@ -67,7 +67,7 @@ class Shape:
 
 
 def read_shape(folder: Path) -> Shape:
-    """The model's sizes from config.json. Raises CheckpointError for anything that is not LLaMA-shaped."""
+    """Read the model's sizes from config.json. Raises CheckpointError if the model is not LLaMA-shaped."""
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"'{folder}' has no config.json; give a folder written by save_pretrained")
@@ -75,7 +75,15 @@ def read_shape(folder: Path) -> Shape:
 
 
 def shape_from_config(config: dict[str, Any], where: str) -> Shape:
-    """As read_shape, for a config already read; `where` names it in messages."""
+    """Extract the model's sizes from the content of a config.json.
+
+    Args:
+        config: the parsed file.
+        where: name of the checkpoint in messages.
+
+    Raises:
+        CheckpointError: the model is not LLaMA-shaped.
+    """
     architecture = _architecture(config, where)
     hidden = _integer(config, "hidden_size", where)
     heads = _integer(config, "num_attention_heads", where)
@@ -137,8 +145,8 @@ def _rope(config: dict[str, Any]) -> str:
 
 
 def check_tensors(shape: Shape, tensors: dict[str, TensorHeader], where: str) -> None:
-    """Raises CheckpointError when a needed tensor is absent, has another shape, or is not floating point."""
-    if shape.blocks > len(tensors):  # before billions of names are listed
+    """Raise CheckpointError if a required tensor is missing, has another shape, or is not floating point."""
+    if shape.blocks > len(tensors):  # an absurd block count is refused before that many names are built
         raise CheckpointError(
             f"'{where}' holds {len(tensors)} tensors, too few for the {shape.blocks} decoder blocks that its "
             "config.json states; copy or download it again"
@@ -161,7 +169,7 @@ def check_tensors(shape: Shape, tensors: dict[str, TensorHeader], where: str) ->
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raises CheckpointError when the folder has no tokenizer files."""
+    """Raise CheckpointError if the folder has no tokenizer files."""
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         raise CheckpointError(
             f"'{folder}' has no tokenizer (tokenizer.json); save the model's tokenizer into the same folder"

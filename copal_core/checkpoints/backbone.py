@@ -1,8 +1,8 @@
 """A loaded checkpoint, one decoder block at a time.
 
-The model's own classes compute everything. Its decoder blocks are called with exactly the arguments
-that the model passes them, captured once from the real call and replayed, so that a new release of
-transformers changes nothing here.
+The model's own classes do all the computation. Decoder blocks are called with exactly the arguments that the model
+passes them, recorded once from a real call and replayed, so that this file does not depend on the release of
+transformers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EMBEDDING = "model.embed_tokens.weight"
 
 
 class CastLinear(nn.Linear):
-    """A linear layer whose weight may be stored narrower than it computes: it is widened for each use."""
+    """Linear layer whose weight may be stored in a narrower type than it computes in; it is widened for each use."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return F.linear(inputs, self.weight.to(inputs.dtype), self.bias)
@@ -35,11 +35,17 @@ class CastLinear(nn.Linear):
 class Backbone:
     """Embedding, decoder blocks and head of a LLaMA-architecture model, for inference.
 
-    folder: config.json and safetensors files. device, dtype: resolved names such as 'cpu', 'float32';
-    'cuda:all' spreads the blocks over all GPUs.
-    keep_blocks: hold the blocks in memory once read; otherwise each visits when it is its turn, is read while
-    the one before computes, and is let go of after, so that the model's size does not bound what fits. By
-    default they are kept when they take no more than a share of the free memory. What is computed is the same.
+    Blocks either stay in memory once they are read, or are streamed: each is read while its predecessor computes and
+    is released afterwards, so that a model larger than the memory can be processed. Both give the same numbers.
+
+    Args:
+        folder: config.json and safetensors files.
+        device: resolved name such as 'cpu'; 'cuda:all' spreads the blocks over all GPUs.
+        dtype: resolved name such as 'float32', the type to compute in.
+        keep_blocks: keep blocks in memory; None keeps them if they fit into a share of the free memory.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or do not match config.json.
     """
 
     def __init__(self, folder: Path, device: str, dtype: str, keep_blocks: bool | None = None) -> None:
@@ -53,7 +59,7 @@ class Backbone:
             self.config.dtype = self.dtype
             with torch.device("meta"):
                 self._model = AutoModelForCausalLM.from_config(self.config, attn_implementation="sdpa")
-        except Exception as error:  # an unknown activation or position scaling, raised as any type
+        except Exception as error:  # an unknown activation or position scaling raises exceptions of any type
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise CheckpointError(
                 f"config.json of '{folder}' has a value that transformers does not know ({reason}); "
@@ -77,13 +83,16 @@ class Backbone:
 
     @property
     def keeps_blocks(self) -> bool:
-        """Whether blocks stay in memory; otherwise one visits at a time."""
+        """True if blocks stay in memory; otherwise they are streamed one at a time."""
         return self._keep
 
     # -- embedding and head ------------------------------------------------------------------------------
 
     def _prepare_ends(self) -> None:
-        """The last norm and the rotary tables stay; of the embedding only the rows in use are read."""
+        """Load the final norm and the rotary tables, and check the shapes of embedding and head.
+
+        Embedding rows are read when tokens are embedded, the head when logits are first computed.
+        """
         inner = self._model.model
         norm = self.files.read("model.norm.", str(self._places.head), self.dtype)
         self._fill(inner.norm, "model.norm.", norm)
@@ -91,10 +100,10 @@ class Backbone:
         self._head = _EMBEDDING if tied else "lm_head.weight"
         self._head_loaded = False
         for name, module in ((_EMBEDDING, inner.embed_tokens), (self._head, self._model.lm_head)):
-            if (found := self._stored_shape(name)) != tuple(module.weight.shape):
-                wanted = tuple(module.weight.shape)
-                raise _misfit(self.folder, name.removesuffix("weight"), f"{found} instead of {wanted}")
-        # its tables are no part of the files: computed from the configuration, on the real device
+            if (stored := self._stored_shape(name)) != tuple(module.weight.shape):
+                expected = tuple(module.weight.shape)
+                raise _misfit(self.folder, name.removesuffix("weight"), f"{stored} instead of {expected}")
+        # the rotary tables are not stored: they are computed from the configuration, on the real device
         inner.rotary_emb = type(inner.rotary_emb)(config=self.config).to(self.device)
 
     def _stored_shape(self, name: str) -> tuple[int, ...]:
@@ -102,9 +111,16 @@ class Backbone:
 
     @torch.no_grad()
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (windows, length) int64 -> (windows, length, hidden).
+        """Embed token ids.
 
-        Raises CheckpointError for a token outside the vocabulary.
+        Args:
+            tokens: (windows, length) int64.
+
+        Returns:
+            (windows, length, hidden) in the backbone's dtype.
+
+        Raises:
+            CheckpointError: a token is outside the vocabulary.
         """
         highest = int(tokens.max())
         if highest >= self.config.vocab_size:
@@ -119,7 +135,14 @@ class Backbone:
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden (windows, length, hidden) after the last block -> (windows, length, vocabulary)."""
+        """Apply the final norm and the head.
+
+        Args:
+            hidden: (windows, length, hidden), the output of the last block.
+
+        Returns:
+            (windows, length, vocabulary) logits.
+        """
         head = self._model.lm_head
         if not self._head_loaded:
             weight = self.files.widened(self._head, str(self._places.head), self.dtype)
@@ -127,7 +150,7 @@ class Backbone:
             self._head_loaded = True
         return head(self._model.model.norm(hidden.to(head.weight.device)))
 
-    def _leave_head(self) -> None:
+    def _release_head(self) -> None:
         if self._head_loaded and not self._keep:
             self._model.lm_head.to("meta")
             self._head_loaded = False
@@ -141,43 +164,43 @@ class Backbone:
             keep = residence.keeps_blocks(self._block_bytes(), placement.free_bytes(self.device))
         self._keep = keep
         self._readers: dict[torch.device, BlockReader] = {}
-        for place in {*self._places.blocks}:
-            if place.type == "cpu":
-                self._readers[place] = MappedReader(self.files, self.dtype)
+        for device in {*self._places.blocks}:
+            if device.type == "cpu":
+                self._readers[device] = MappedReader(self.files, self.dtype)
             else:
-                self._readers[place] = PinnedReader(self.files, self.dtype, place)
+                self._readers[device] = PinnedReader(self.files, self.dtype, device)
         for module in self._model.model.layers.modules():
             if type(module) is nn.Linear:
                 module.__class__ = CastLinear
 
     def _block_bytes(self) -> int:
-        """Bytes of all decoder blocks in the number format that is computed with."""
+        """Return the bytes of all decoder blocks in the dtype of the computation."""
         return self.dtype.itemsize * sum(tensor.size for tensor in self.files.headers("model.layers."))
 
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
-        """Decoder block `index` with the checkpoint's own (dense) weights."""
+        """Yield decoder block `index` with the checkpoint's own (dense) weights, and start reading the next."""
         block = self._model.model.layers[index]
-        self._leave_head()
+        self._release_head()
         if not self._resident[index]:
             self._fill(block, prefix_of(index), self._reader(index).take(index, self._keep))
             self._resident[index] = True
-        following = (index + 1) % self.depth  # after the last, another pass often begins
+        following = (index + 1) % self.depth  # after the last block another pass often begins
         if not self._resident[following]:
-            self._reader(following).ahead(following)
+            self._reader(following).read_ahead(following)
         try:
             yield block
         finally:
             if not self._keep:
                 block.to("meta")
                 self._resident[index] = False
-                self._reader(index).let_go(index)
+                self._reader(index).release(index)
 
     def _reader(self, index: int) -> BlockReader:
         return self._readers[self._places.blocks[index]]
 
-    def settle(self, index: int) -> None:
-        """Let go of a visiting block's pages while it stays: those that are used again are read again."""
+    def release_pages(self, index: int) -> None:
+        """Free the memory pages of a streamed block that is still in use; pages used again are read again."""
         if not self._keep:
             self.files.release(prefix_of(index))
 
@@ -190,17 +213,20 @@ class Backbone:
 
     @torch.no_grad()
     def block_arguments(self, length: int) -> dict[str, Any]:
-        """The keyword arguments that the model passes to every decoder block for windows of `length`.
+        """Record the keyword arguments that the model passes to every decoder block.
 
         They do not depend on the number of windows: the mask is causal and positions are shared.
+
+        Args:
+            length: of the windows, in tokens.
         """
         inner = self._model.model
         recorder = _Recorder()
         layers = inner.layers
         inner.layers = nn.ModuleList([recorder, *list(layers)[1:]])
-        nothing = torch.zeros((1, length, self.config.hidden_size), dtype=self.dtype, device=self.device)
+        zeros = torch.zeros((1, length, self.config.hidden_size), dtype=self.dtype, device=self.device)
         try:
-            inner(inputs_embeds=nothing, use_cache=False)
+            inner(inputs_embeds=zeros, use_cache=False)
         except _Recorded:
             pass
         finally:
@@ -208,7 +234,7 @@ class Backbone:
         return recorder.arguments
 
     def causal_lm(self) -> nn.Module:
-        """The whole model, every block in memory, for training and generation."""
+        """Return the whole model with every block in memory, for training and generation."""
         self._keep = True
         model, device = self._model, str(self.device)
         for index in range(self.depth):
@@ -231,11 +257,11 @@ def _misfit(folder: Path, prefix: str, detail: str) -> CheckpointError:
 
 
 class _Recorded(Exception):
-    """Raised to leave the model once the first block's arguments are known."""
+    """Stops the forward pass once the first block's arguments are known."""
 
 
 class _Recorder(nn.Module):
-    """Stands in for the first decoder block and keeps what it was called with."""
+    """Replaces the first decoder block and records the arguments of its call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,36 +273,42 @@ class _Recorder(nn.Module):
 
 
 def linears(block: nn.Module) -> dict[str, nn.Linear]:
-    """projection name -> linear layer of one decoder block.
+    """Return projection name -> linear layer of one decoder block.
 
-    Raises CheckpointError when one of the seven is missing.
+    Raises:
+        CheckpointError: one of the seven projections is missing.
     """
-    found = {
+    by_name = {
         name.rpartition(".")[2]: module
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear)
     }
-    missing = [name for name in PROJECTIONS if name not in found]
+    missing = [name for name in PROJECTIONS if name not in by_name]
     if missing:
         raise CheckpointError(
             f"the decoder block has no {', '.join(missing)}; only LLaMA-shaped blocks can be pruned"
         )
-    return {name: found[name] for name in PROJECTIONS}
+    return {name: by_name[name] for name in PROJECTIONS}
 
 
 def compute_dtype(block: nn.Module) -> torch.dtype:
-    """The number format of a block's activations; a visiting block's weights may be stored narrower."""
+    """Return the dtype of a block's activations; the weights of a streamed block may be stored in a narrower one."""
     return next(parameter.dtype for parameter in block.parameters() if parameter.dim() == 1)
 
 
 @contextmanager
 def swapped(block: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the block compute with other weights (projection -> (out, in)); the old ones come back."""
+    """Replace weights of a block within the context and restore the previous ones afterwards.
+
+    Args:
+        block: a decoder block.
+        weights: projection -> (out, in).
+    """
     layers = linears(block)
     previous = {name: layers[name].weight.data for name in weights}
     try:
         for name, weight in weights.items():
-            # as it is stored when that says it all, else as the block computes
+            # a weight in the stored dtype loses nothing and stays so; any other is converted to compute with
             same = weight.dtype == previous[name].dtype
             layers[name].weight.data = weight if same else weight.to(compute_dtype(block))
         yield

@@ -1,4 +1,4 @@
-"""The cache folder: made once, atomically, by one process at a time."""
+"""Folders in the cache: each built once, atomically, by one process at a time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ _SAMPLE_BYTES = 1 << 16
 
 
 def make_once(target: Path, build: Callable[[Path], None], report: Report) -> Path:
-    """Return the folder `target`, built by `build(temporary folder)` if it is not there yet.
+    """Return the folder `target`, building it first if it does not exist.
 
-    The folder appears under its name only when it is complete. A second process that asks for the same
-    folder waits for the first one. Raises CheckpointError when the cache cannot be written.
+    The folder appears under its name only when it is complete. A second process that needs the same folder waits
+    for the first one.
+
+    Args:
+        target: the folder.
+        build: receives a temporary folder and fills it.
+        report: receives label, done and total while waiting.
+
+    Raises:
+        CheckpointError: the cache cannot be written.
     """
     if target.is_dir():
         return target
@@ -49,7 +57,7 @@ def make_once(target: Path, build: Callable[[Path], None], report: Report) -> Pa
 
 
 def _build(target: Path, build: Callable[[Path], None]) -> None:
-    """Build beside the target, flush to disk, then rename. Whatever a killed process left is removed."""
+    """Build beside the target, flush to disk, then rename; remains of a killed process are deleted first."""
     temporary = target.with_name(f".{target.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -64,7 +72,7 @@ def _build(target: Path, build: Callable[[Path], None]) -> None:
 
 
 def content_key(path: Path) -> str:
-    """Twelve hexadecimal digits that name a large file's content: its size and bytes sampled across it."""
+    """Return twelve hexadecimal digits that identify a large file: a hash of its size and of bytes sampled from it."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
@@ -75,5 +83,5 @@ def content_key(path: Path) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as a folder name: lower-case letters, digits, dot and dash."""
+    """Turn a name into a folder name of lower-case letters, digits, dots and dashes."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "checkpoint"

@@ -1,4 +1,4 @@
-"""A checkpoint that is found and complete, but not loaded."""
+"""A checkpoint that has been located and is complete, but not loaded."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ _NOT_IDENTITY = ("transformers_version", "_name_or_path", "torch_dtype", "dtype"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`folder` holds config.json, safetensors (one file, or shards and an index) and the tokenizer's files.
+    """A complete checkpoint on disk.
 
-    `name` is what the user gave; `revision` is the commit of a hub checkpoint.
+    Attributes:
+        name: as the user gave it.
+        folder: holds config.json, safetensors (one file, or shards and an index) and the tokenizer's files.
+        revision: commit of a checkpoint from the hub.
     """
 
     name: str
@@ -33,11 +36,11 @@ class Checkpoint:
     revision: str | None = None
 
     def describe(self, device: str = "auto", dtype: str = "auto") -> Description:
-        """Sizes, memory and the chosen dtype, from config.json and headers only; no torch."""
+        """Return sizes, memory and the chosen dtype, from config.json and headers alone; no torch."""
         return describe(self.folder, device, dtype)
 
     def tokenizer(self) -> Any:
-        """The checkpoint's transformers tokenizer. Raises CheckpointError when it cannot be read."""
+        """Load the checkpoint's transformers tokenizer. Raises CheckpointError if it cannot be read."""
         from transformers import AutoTokenizer
 
         try:
@@ -48,10 +51,10 @@ class Checkpoint:
             ) from None
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that name the weights, the config and the tokenizer.
+        """Return 64 hexadecimal digits that identify weights, configuration and tokenizer.
 
-        sha256 over the config, tokenizer.json, every tensor's name, dtype and shape, and 4 KiB at its start,
-        middle and end. How the tensors are spread over files does not matter. Computed once.
+        SHA-256 of the configuration, tokenizer.json, and each tensor's name, dtype, shape and 4 KiB from its start,
+        middle and end. It does not depend on how tensors are distributed over files. Computed once.
         """
         return self._fingerprint
 
@@ -59,8 +62,8 @@ class Checkpoint:
     def _fingerprint(self) -> str:
         _, tensors = inspect(self.folder)
         config = read_json(self.folder / "config.json")
-        kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
-        digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+        identity = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
         tokenizer = self.folder / "tokenizer.json"
         if tokenizer.is_file():
             digest.update(tokenizer.read_bytes())
@@ -70,26 +73,34 @@ class Checkpoint:
         return digest.hexdigest()
 
     def open(self, device: str = "auto", dtype: str = "auto") -> Backbone:
-        """Load the model's parts for a blockwise pass. Raises CheckpointError."""
+        """Load the model for a blockwise pass.
+
+        Args:
+            device: auto, cpu, cuda, cuda:N or cuda:all.
+            dtype: auto, float32, bfloat16 or float16.
+
+        Raises:
+            CheckpointError: the files are damaged, or the device is not available.
+        """
         import torch
 
         from copal_core.checkpoints.backbone import Backbone
 
-        found, chosen, _ = devices.choose(device, dtype)
-        if found.startswith("cuda") and not torch.cuda.is_available():
+        device, dtype, _ = devices.choose(device, dtype)
+        if device.startswith("cuda") and not torch.cuda.is_available():
             raise CheckpointError(
                 f"torch {torch.__version__} cannot use the GPU of this machine; update its driver, or choose cpu"
             )
-        return Backbone(self.folder, found, chosen)
+        return Backbone(self.folder, device, dtype)
 
 
 def _sample(tensor: TensorHeader) -> bytes:
     length = min(_SAMPLE_BYTES, tensor.end - tensor.begin)
-    places = (tensor.begin, (tensor.begin + tensor.end - length) // 2, tensor.end - length)
+    positions = (tensor.begin, (tensor.begin + tensor.end - length) // 2, tensor.end - length)
     with open(tensor.file, "rb") as file:
         parts = []
-        for place in places:
-            file.seek(place)
+        for position in positions:
+            file.seek(position)
             parts.append(file.read(length))
     return b"".join(parts)
 

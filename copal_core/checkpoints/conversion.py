@@ -1,8 +1,8 @@
-"""GGUF -> a float32 safetensors folder that transformers loads as it is.
+"""Conversion of a GGUF file to a float32 safetensors folder that transformers can load.
 
-The tensors are dequantised and written one at a time, so memory stays at one tensor however large the model.
-Only the tokenizer goes through transformers. llama.cpp stores q and k with the two halves of each head
-interleaved for its own rotary embedding; that permutation is undone here.
+Tensors are dequantised and written one at a time, so that a model of any size needs memory for one tensor. Only the
+tokenizer is converted by transformers. llama.cpp stores q and k with the two halves of each head interleaved for its
+own rotary embedding; that permutation is undone here.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_ROPE_FACTORS = "rope_freqs.weight"  # LLaMA 3's frequency scaling, stored as one divisor a frequency
+_ROPE_FACTORS = "rope_freqs.weight"  # LLaMA 3's frequency scaling, stored as one divisor per frequency
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-_METADATA_SHARE, _TENSOR_SHARE = 30, 40  # of 100 progress steps; the tokenizer takes the rest
+_METADATA_SHARE, _TENSOR_SHARE = 30, 40  # of 100 progress steps; the remaining ones are for the tokenizer
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A GGUF file that was read: its metadata, and its tensors (memory-mapped)."""
+    """Content of a GGUF file: metadata and memory-mapped tensors."""
 
     path: Path
     fields: dict[str, Any]
-    tensors: dict[str, Any]  # our names -> gguf ReaderTensor
+    tensors: dict[str, Any]  # name in transformers -> gguf ReaderTensor
     rope_factors: np.ndarray | None  # (head_dim / 2,)
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -58,7 +58,14 @@ class _Source:
 def convert(path: Path, folder: Path, report: Report) -> None:
     """Write config.json, model.safetensors (float32) and the tokenizer of a GGUF file into `folder`.
 
-    Raises CheckpointError: not a GGUF file, truncated, not a LLaMA architecture, an unknown quantization.
+    Args:
+        path: the GGUF file.
+        folder: an existing folder to write into.
+        report: receives label, done and total.
+
+    Raises:
+        CheckpointError: the file is not GGUF, is truncated, has another architecture than LLaMA's or an unknown
+            quantization, or the disk is too full.
     """
     report(f"Reading {path.name}", 0, 100)
     source = _read(path)
@@ -84,7 +91,7 @@ def _read(path: Path) -> _Source:
 
     try:
         reader = GGUFReader(path)
-    except Exception:  # noqa: BLE001  the reader meets a truncated file with whatever numpy raises
+    except Exception:  # noqa: BLE001  on a truncated file the reader passes on whatever numpy raises
         raise CheckpointError(f"'{path}' is truncated or damaged; download it again") from None
     fields = dict(reader.fields)
     architecture = (
@@ -109,7 +116,7 @@ def _read(path: Path) -> _Source:
 
 
 def _name(name: str, path: Path) -> str:
-    """transformers' name for a GGUF tensor. Raises CheckpointError when LLaMA has no such tensor."""
+    """Translate a GGUF tensor's name to transformers. Raises CheckpointError if LLaMA has no such tensor."""
     match = re.fullmatch(r"(?:blk\.(?P<block>\d+)\.)?(?P<stem>[a-z_]+)\.(?P<kind>weight|bias)", name)
     if match is not None:
         block, stem = match["block"], match["stem"]
@@ -123,7 +130,7 @@ def _name(name: str, path: Path) -> str:
 
 
 def _config(source: _Source) -> dict[str, Any]:
-    """transformers' config.json for the file's metadata."""
+    """Build transformers' config.json from the file's metadata."""
 
     def required(key: str) -> Any:
         value = source.get(f"llama.{key}")
@@ -165,7 +172,7 @@ def _config(source: _Source) -> dict[str, Any]:
 
 
 def _rope_scaling(source: _Source, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The position scaling that the file states. Raises CheckpointError for one that cannot be expressed."""
+    """Return the file's position scaling. Raises CheckpointError if transformers cannot express it."""
     kind = source.get("llama.rope.scaling.type", "none")
     if source.rope_factors is not None:
         scaling = {"rope_type": "llama3", "factor": float(source.rope_factors.max()), **_LLAMA3}
@@ -187,7 +194,10 @@ def _rope_scaling(source: _Source, config: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _llama3_factors(scaling: dict[str, Any], theta: float, head_dim: int) -> np.ndarray:
-    """What LLaMA 3 divides each rotary frequency by: 1 for short waves, `factor` for long, smooth between."""
+    """Compute LLaMA 3's divisor of each rotary frequency, (head_dim / 2,) float64.
+
+    It is 1 for short waves, `factor` for long ones, and interpolated in between.
+    """
     frequencies = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)  # (head_dim / 2,)
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
     low, high, factor = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["factor"]
@@ -196,7 +206,7 @@ def _llama3_factors(scaling: dict[str, Any], theta: float, head_dim: int) -> np.
 
 
 def _write_tensors(source: _Source, config: dict[str, Any], path: Path, report: Report) -> None:
-    """model.safetensors, one tensor at a time."""
+    """Write model.safetensors one tensor at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in source.tensors.items():
@@ -237,7 +247,7 @@ def _write_tensor(source: _Source, config: dict[str, Any], name: str, tensor: An
 
 
 def _halves(weight: np.ndarray, heads: int) -> np.ndarray:
-    """(heads·head_dim, ...) with each head's rows reordered from interleaved pairs to two halves."""
+    """Reorder each head's rows of a (heads·head_dim, ...) weight from interleaved pairs to two halves."""
     pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 

@@ -1,4 +1,4 @@
-"""A checkpoint described before it is loaded. No torch: a page shows it at once."""
+"""Description of a checkpoint before it is loaded. No torch, so that a page can show it without delay."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ PARTS = ("embedding", "attention", "mlp", "norms", "head")
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint is and needs. Sizes in parameters or bytes, as named.
+    """Sizes of a checkpoint and its memory requirements.
 
-    `parameters`: count by part (embedding, attention, mlp, norms, head; head is 0 when tied).
-    `projections`: (out, in) of the seven linear layers of a decoder block.
+    Attributes:
+        parameters: count by part (embedding, attention, mlp, norms, head; head is 0 when tied).
+        total: parameters of all parts.
+        stored_dtype: of most weights in the files.
+        file_bytes: size of all weight files.
+        memory_free: bytes available on `device`.
+        device, dtype, dtype_reason: chosen for the computation, and the reason in words.
+        projections: (out, in) of the seven linear layers of a decoder block.
     """
 
     architecture: str
@@ -43,17 +49,24 @@ class Description:
     projections: dict[str, tuple[int, int]]
 
     def memory_needed(self, dtype: str | None = None) -> int:
-        """Bytes of the weights in `dtype` (the chosen one by default); statistics and activations come on top."""
+        """Return the bytes of the weights in `dtype` (the chosen one by default), without statistics or activations."""
         return self.total * devices.DTYPE_BYTES[dtype or self.dtype]
 
     @property
     def queries_per_key(self) -> int:
-        """Query heads that share one key-value head (1 = no grouping)."""
+        """Number of query heads that share one key-value head (1 = no grouping)."""
         return self.heads // self.kv_heads
 
 
 def inspect(folder: Path) -> tuple[Shape, dict[str, TensorHeader]]:
-    """Check that a folder is complete and LLaMA-shaped, reading headers only. Raises CheckpointError."""
+    """Check that a folder is complete and LLaMA-shaped, reading headers only.
+
+    Returns:
+        The model's sizes, and name -> header of every tensor.
+
+    Raises:
+        CheckpointError: the folder is incomplete, damaged or of another architecture.
+    """
     shape = read_shape(folder)
     tensors = read_tensors(folder)
     check_tensors(shape, tensors, str(folder))
@@ -62,9 +75,9 @@ def inspect(folder: Path) -> tuple[Shape, dict[str, TensorHeader]]:
 
 
 def describe(folder: Path, device: str = "auto", dtype: str = "auto") -> Description:
-    """Describe a checkpoint's folder. Raises CheckpointError when it is not complete."""
+    """Describe a checkpoint's folder. Raises CheckpointError if it is incomplete."""
     shape, tensors = inspect(folder)
-    found, chosen, reason = devices.choose(device, dtype)
+    device, dtype, reason = devices.choose(device, dtype)
     parameters = dict.fromkeys(PARTS, 0)
     stored: Counter[str] = Counter()
     for tensor in tensors.values():
@@ -89,16 +102,16 @@ def describe(folder: Path, device: str = "auto", dtype: str = "auto") -> Descrip
         rope=shape.rope,
         stored_dtype=NAMES.get(stored.most_common(1)[0][0], "mixed"),
         file_bytes=sum(path.stat().st_size for path in {tensor.file for tensor in tensors.values()}),
-        memory_free=devices.memory_free(found),
-        device=found,
-        dtype=chosen,
+        memory_free=devices.memory_free(device),
+        device=device,
+        dtype=dtype,
         dtype_reason=reason,
         projections=shape.projections(),
     )
 
 
 def part_of(name: str) -> str | None:
-    """The part of the model that a tensor belongs to; None for buffers that are not parameters."""
+    """Return the part of the model that a tensor belongs to; None for buffers, which are not parameters."""
     if "rotary_emb" in name:
         return None
     for part, marks in (

@@ -1,4 +1,4 @@
-"""Which device and number format to compute with, asked of the hardware without importing torch."""
+"""Choice of device and dtype for a computation, from hardware queries that do not import torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from copal_core.errors import CheckpointError, InvalidValueError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # flags of x86 and ARM processors
-_MOST_GPUS = 16  # that are looked for
+_MOST_GPUS = 16  # number of device indices that are probed
 _AMPERE = (8, 0)  # the first CUDA compute capability with bfloat16
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One visible CUDA device: memory in bytes, compute capability."""
+    """One visible CUDA device: name, total and free memory in bytes, compute capability."""
 
     name: str
     total: int
@@ -28,10 +28,18 @@ class Gpu:
 
 
 def choose(device: str = "auto", dtype: str = "auto") -> tuple[str, str, str]:
-    """The device, the dtype, and the reason in words.
+    """Resolve device and dtype.
 
-    device: auto, cpu, cuda, cuda:N, or cuda:all for every visible GPU. dtype: auto, float32, bfloat16 or float16.
-    Raises InvalidValueError for other values, CheckpointError when CUDA is asked for and not there.
+    Args:
+        device: auto, cpu, cuda, cuda:N, or cuda:all for every visible GPU.
+        dtype: auto, float32, bfloat16 or float16.
+
+    Returns:
+        The device, the dtype, and the reason for the dtype in words.
+
+    Raises:
+        InvalidValueError: a value is not known.
+        CheckpointError: CUDA is requested but not available.
     """
     if dtype != "auto" and dtype not in DTYPE_BYTES:
         raise InvalidValueError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPE_BYTES)}")
@@ -41,14 +49,14 @@ def choose(device: str = "auto", dtype: str = "auto") -> tuple[str, str, str]:
     gpu = None if device == "cpu" else find_gpu(_first(device))
     if gpu is None and kind == "cuda":
         raise CheckpointError(f"device '{device}' is not on this machine, or this torch has no CUDA; use cpu")
-    found = "cpu" if gpu is None else "cuda" if device == "auto" else device
+    resolved = "cpu" if gpu is None else "cuda" if device == "auto" else device
     if dtype != "auto":
-        return found, dtype, f"{dtype} was asked for"
-    return found, *_dtype_for(gpu)
+        return resolved, dtype, f"{dtype} was asked for"
+    return resolved, *_dtype_for(gpu)
 
 
 def _first(device: str) -> int:
-    """The number of the GPU that a device names, or the first of several."""
+    """Return the index of the GPU that a device names, or of the first of several."""
     number = device.partition(":")[2]
     return int(number) if number.isdigit() else 0
 
@@ -68,7 +76,7 @@ def _dtype_for(gpu: Gpu | None) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor lists an instruction for bfloat16 products. False where that cannot be read."""
+    """Return whether the processor lists an instruction for bfloat16 products; False if that cannot be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -78,7 +86,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def memory_free(device: str) -> int:
-    """Bytes that a new process could use on the device: available memory, within the container's limit."""
+    """Return the bytes that a new process could use on the device, within the container's memory limit."""
     if device == "cuda:all":
         return sum(gpu.free for number in range(_MOST_GPUS) if (gpu := find_gpu(number)) is not None)
     if device.startswith("cuda"):
@@ -96,7 +104,7 @@ def memory_free(device: str) -> int:
 
 
 def find_gpu(index: int = 0) -> Gpu | None:
-    """The visible CUDA device with this index; None without one, or with a torch built for processors only."""
+    """Return the visible CUDA device with this index; None if there is none, or torch is a CPU-only build."""
     if not _torch_has_cuda():
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -110,14 +118,14 @@ def find_gpu(index: int = 0) -> Gpu | None:
 
 @lru_cache(maxsize=1)
 def _torch_has_cuda() -> bool:
-    spec = importlib.util.find_spec("torch")  # finds the package without running it
+    spec = importlib.util.find_spec("torch")  # locates the package without importing it
     if spec is None or spec.origin is None:
         return False
     return any((Path(spec.origin).parent / "lib").glob("*torch_cuda*"))
 
 
 def _query(name: str) -> Gpu | None:
-    """Ask NVIDIA's management library about a device by index or UUID. None when it does not answer."""
+    """Query NVIDIA's management library for a device by index or UUID; None if it does not answer."""
     import pynvml
 
     try:
@@ -128,7 +136,7 @@ def _query(name: str) -> Gpu | None:
         of = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
         handle = of(int(name) if name.isdigit() else name)
         memory, label, capability = pynvml.nvmlDeviceGetMemoryInfo(handle), "this GPU", (0, 0)
-        with suppress(pynvml.NVMLError):  # a slice of a GPU may not tell; it is there all the same
+        with suppress(pynvml.NVMLError):  # a slice of a GPU may not report these, and is usable all the same
             capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
             label = pynvml.nvmlDeviceGetName(handle)
         return Gpu(label, int(memory.total), int(memory.free), capability)

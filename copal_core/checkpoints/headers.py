@@ -1,7 +1,7 @@
-"""What a checkpoint's folder says about itself without loading it: config.json and safetensors headers.
+"""Headers of a checkpoint's files: config.json and the tables of tensors in safetensors files.
 
-A safetensors file opens with the header's length (8 bytes, little endian) and the header, a JSON object of
-name -> dtype, shape, data_offsets. That is all a description needs, so nothing here imports torch.
+A safetensors file begins with the header's length (8 bytes, little endian) and the header, a JSON object of
+name -> dtype, shape, data_offsets. A description needs no more, so nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One stored tensor: where its bytes lie (`begin` to `end` in `file`), and what they mean."""
+    """One stored tensor: dtype, shape, and position of its bytes (`begin` to `end` in `file`)."""
 
     name: str
     dtype: str
@@ -39,7 +39,7 @@ class TensorHeader:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the checkpoint. Raises CheckpointError."""
+    """Read a JSON object from a file of the checkpoint. Raises CheckpointError if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
-    """The tensors of one safetensors file. Raises CheckpointError when it is truncated or damaged."""
+    """Read the header of one safetensors file. Raises CheckpointError if the file is truncated or damaged."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -93,9 +93,10 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
 
 
 def read_tensors(folder: Path) -> dict[str, TensorHeader]:
-    """Every tensor of a checkpoint's folder, from one file or from the shards of an index.
+    """Read the headers of every tensor in a folder, from one file or from the shards of an index.
 
-    Raises CheckpointError: no weights, pickled weights only, a missing shard, a damaged file.
+    Raises:
+        CheckpointError: there are no weights or only pickled ones, or a shard is missing or damaged.
     """
     index = folder / INDEX
     if index.is_file():
@@ -111,10 +112,10 @@ def read_tensors(folder: Path) -> dict[str, TensorHeader]:
 
 
 def _indexed(index: Path) -> dict[str, TensorHeader]:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise CheckpointError(f"'{index}' has no weight_map; copy or download it again")
-    shards = sorted(set(places.values()))
+    shards = sorted(set(shard_of.values()))
     tensors: dict[str, TensorHeader] = {}
     for number, shard in enumerate(shards, start=1):
         path = index.parent / shard
@@ -127,10 +128,10 @@ def _indexed(index: Path) -> dict[str, TensorHeader]:
                 f"'{path}' is missing: shard {number} of {len(shards)} that {INDEX} lists; copy or download it"
             )
         tensors.update(read_header(path))
-    absent = sorted(set(places) - set(tensors))
+    absent = sorted(set(shard_of) - set(tensors))
     if absent:
         raise CheckpointError(
-            f"tensor '{absent[0]}' is not in the shard '{places[absent[0]]}' where {INDEX} places it; "
+            f"tensor '{absent[0]}' is not in the shard '{shard_of[absent[0]]}' where {INDEX} places it; "
             f"copy or download '{index.parent}' again"
         )
     return tensors

@@ -1,4 +1,4 @@
-"""A checkpoint from the Hugging Face hub: safetensors, config and tokenizer files only, never code or pickles."""
+"""Download of checkpoints from the Hugging Face hub: safetensors, config and tokenizer files, no code or pickles."""
 
 from __future__ import annotations
 
@@ -31,13 +31,23 @@ _SUPPORT = (
 
 
 def download(name: str, revision: str | None, report: Report) -> tuple[Path, str]:
-    """The local snapshot folder of `name` and the commit it holds; files already there are not fetched again.
+    """Download a checkpoint; files that are already present are not fetched again.
 
-    Raises CheckpointError: unknown or gated name, unknown revision, no safetensors, not a LLaMA
-    architecture, too little disk space, no network (within seconds, unless a snapshot is already there).
+    Args:
+        name: owner/name on the hub.
+        revision: branch or commit; None for the default branch.
+        report: receives label, done and total.
+
+    Returns:
+        The local snapshot folder and its commit.
+
+    Raises:
+        CheckpointError: the name is unknown or gated, the revision unknown, there are no safetensors, the
+            architecture is not LLaMA's, the disk is too full, or (within seconds, and only if no snapshot is
+            present) there is no network.
     """
     report(f"Asking the hub about {name}", 0, 100)
-    info = _ask(name, revision)
+    info = _listing(name, revision)
     if info is None:
         return _cached(name, revision)
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
@@ -45,10 +55,12 @@ def download(name: str, revision: str | None, report: Report) -> tuple[Path, str
     endpoint, cache = _endpoint(), _cache_folder()
     from huggingface_hub import hf_hub_download
 
-    config = _in_words(
+    config = _download(
         name, hf_hub_download, name, "config.json", revision=info.sha, endpoint=endpoint, etag_timeout=TIMEOUT
     )
-    shape_from_config(read_json(Path(config)), name)  # refuse before gigabytes are fetched
+    shape_from_config(
+        read_json(Path(config)), name
+    )  # refuses another architecture before gigabytes are fetched
     total = sum(sizes[file] for file in files)
     _check_space(name, total, cache)
     folder = _fetch(name, revision, files, total, report)
@@ -56,7 +68,7 @@ def download(name: str, revision: str | None, report: Report) -> tuple[Path, str
 
 
 def _endpoint() -> str | None:
-    """HF_ENDPOINT as it is now; huggingface_hub alone reads it once, at import."""
+    """Return the current HF_ENDPOINT; huggingface_hub itself reads it only at import."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
@@ -66,8 +78,8 @@ def _cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _ask(name: str, revision: str | None) -> Any:
-    """The hub's listing of a repository, or None when the hub cannot be reached."""
+def _listing(name: str, revision: str | None) -> Any:
+    """Return the hub's listing of a repository, or None if the hub cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -97,7 +109,7 @@ def _ask(name: str, revision: str | None) -> Any:
                 f"the hub refused '{name}' (status {status}); check the name and HF_TOKEN"
             ) from None
         return None
-    except ValueError as error:  # the name breaks the hub's own rules
+    except ValueError as error:  # the name breaks the hub's rules
         raise CheckpointError(f"'{name}' is not a hub id ({str(error).splitlines()[0]})") from None
     except Exception:  # noqa: BLE001  whatever the HTTP library raises without a network
         return None
@@ -108,7 +120,7 @@ def _unknown(name: str) -> str:
 
 
 def _wanted(name: str, sizes: dict[str, int]) -> list[str]:
-    """The files to fetch, all from the repository's top folder. Raises CheckpointError without safetensors."""
+    """Select the files to fetch from the repository's top folder. Raises CheckpointError without safetensors."""
     top = [file for file in sizes if "/" not in file]
     weights = [file for file in top if file.endswith(".safetensors")]
     if INDEX in top:
@@ -129,26 +141,26 @@ def _wanted(name: str, sizes: dict[str, int]) -> list[str]:
 
 
 def _check_space(name: str, total: int, cache: Path) -> None:
-    """Raises CheckpointError when the disk under `cache` cannot hold `total` bytes."""
-    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    """Raise CheckpointError if the disk under `cache` cannot hold `total` bytes."""
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
     already = sum(
         path.stat().st_size for path in (cache / f"models--{name.replace('/', '--')}" / "blobs").glob("*")
     )
     if total - already > free:
         raise CheckpointError(
-            f"'{name}' takes {total / 1e9:.1f} GB and '{place}' has {free / 1e9:.1f} GB free; "
+            f"'{name}' takes {total / 1e9:.1f} GB and '{existing}' has {free / 1e9:.1f} GB free; "
             "make room, or set HF_HOME to another disk"
         )
 
 
-def _in_words(name: str, call: Any, *values: Any, **options: Any) -> Any:
-    """Run a download; whatever the network or the disk did becomes one CheckpointError."""
+def _download(name: str, call: Any, *values: Any, **options: Any) -> Any:
+    """Run a download; turn any error of the network or the disk into a CheckpointError."""
     try:
         return call(*values, **options)
     except CheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001  the HTTP library's errors are its own
+    except Exception as error:  # noqa: BLE001  the HTTP library has exceptions of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
             f"the download of '{name}' stopped ({reason}); try again, it continues"
@@ -156,16 +168,16 @@ def _in_words(name: str, call: Any, *values: Any, **options: Any) -> Any:
 
 
 def _fetch(name: str, revision: str | None, files: list[str], total: int, report: Report) -> str:
-    """snapshot_download in a thread of its own, so that `report` is called from the caller's.
+    """Run snapshot_download in a separate thread, so that `report` is called in the caller's thread.
 
-    What `report` raises ends the download and reaches the caller as it is.
+    An exception raised by `report` ends the download and reaches the caller unchanged.
     """
     from huggingface_hub import snapshot_download
 
     counter = _Counter()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub")
     future: Future[str] = pool.submit(
-        _in_words,
+        _download,
         name,
         snapshot_download,
         name,
@@ -185,12 +197,12 @@ def _fetch(name: str, revision: str | None, files: list[str], total: int, report
             report(f"Downloading {name}", total, total)
             return folder
     finally:
-        counter.stopped = True  # a caller that gives up also ends the thread
+        counter.stopped = True  # also ends the thread if the caller gave up
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Counter:
-    """The bytes fetched so far, read from the hub library's own progress bars, which are not drawn."""
+    """Counts the bytes fetched so far, from the hub library's own progress bars, which are not drawn."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -218,14 +230,14 @@ class _Counter:
 
 
 def _cached(name: str, revision: str | None) -> tuple[Path, str]:
-    """A complete snapshot from an earlier download. Raises CheckpointError without one."""
+    """Return a complete snapshot of an earlier download and its commit. Raises CheckpointError without one."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if (folder / "config.json").is_file():
             return folder, folder.name
-    except Exception:  # noqa: BLE001  no snapshot, in one of several types
+    except Exception:  # noqa: BLE001  a missing snapshot raises one of several types
         pass
     raise CheckpointError(
         f"'{name}' is not a local folder, and the hub cannot be reached to look for it; "

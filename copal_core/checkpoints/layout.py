@@ -1,4 +1,4 @@
-"""Names of the linear layers in a decoder block, and which of them read the same input. Free of torch."""
+"""Names of the linear layers of a decoder block, grouped by the input they read. No torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
 def module_name(block: int, projection: str) -> str:
-    """The projection's path in a LLaMA model: 'model.layers.0.self_attn.q_proj'."""
+    """Return the projection's path in a LLaMA model, such as 'model.layers.0.self_attn.q_proj'."""
     part = "self_attn" if GROUP_OF[projection].startswith("attention") else "mlp"
     return f"model.layers.{block}.{part}.{projection}"
 
 
 def module_names(blocks: int) -> list[str]:
-    """Every projection of the model, block after block."""
+    """Return the paths of all projections of the model, block by block."""
     return [module_name(block, projection) for block in range(blocks) for projection in PROJECTIONS]
 
 
 def place_of(name: str) -> tuple[int, str]:
-    """The inverse of `module_name`. Raises InvalidValueError for another module."""
+    """Return block and projection of a path: the inverse of `module_name`. Raises InvalidValueError otherwise."""
     parts = name.split(".")
     if (
         len(parts) != 5

@@ -1,4 +1,4 @@
-"""The blocks of one model on several GPUs, for evaluation and generation: accelerate's device map."""
+"""Placement of a model's blocks on one device or several GPUs, by accelerate's device map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = "cuda:all"  # the device that stands for every visible GPU
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the parts of a model lie. map: module name -> device, as accelerate wants it."""
+    """Devices of a model's parts. `map` is accelerate's device map: module name -> device."""
 
     blocks: tuple[torch.device, ...]
     head: torch.device
@@ -24,7 +24,7 @@ class Placement:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes to plan with on a device: for a GPU what is free on it or kept by this process for reuse."""
+    """Return the bytes available on a device: on a GPU the free memory and what this process has cached for reuse."""
     if device.type != "cuda":
         return residence.memory_budget(str(device))
     reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -32,17 +32,23 @@ def free_bytes(device: torch.device) -> int:
 
 
 def on_one(device: torch.device, depth: int) -> Placement:
-    """Everything on one device."""
+    """Place everything on one device."""
     return Placement((device,) * depth, device, {"": str(device)})
 
 
 def spread(
     model: nn.Module, dtype: torch.dtype, depth: int, free: Mapping[int | str, int] | None = None
 ) -> Placement:
-    """A model (on the meta device) over all GPUs, whole blocks on each.
+    """Distribute a model over all GPUs, in whole blocks.
 
-    free: bytes by GPU number; those that are free by default. Raises CheckpointError when accelerate is not
-    installed or the GPUs together do not hold the model.
+    Args:
+        model: on the meta device.
+        dtype: of the computation.
+        depth: number of blocks.
+        free: bytes by GPU index; measured by default.
+
+    Raises:
+        CheckpointError: accelerate is not installed, or the model does not fit on the GPUs.
     """
     try:
         from accelerate import infer_auto_device_map
@@ -55,36 +61,36 @@ def spread(
     if free is None:
         free = get_balanced_memory(model, dtype=dtype, no_split_module_classes=kinds)
     limits = {number: size for number, size in free.items() if number not in ("cpu", "disk")}
-    found = infer_auto_device_map(
+    device_map = infer_auto_device_map(
         model, max_memory=dict(limits), no_split_module_classes=kinds, dtype=dtype, clean_result=False
     )
-    elsewhere = {str(place) for place in found.values()} & {"cpu", "disk"}
+    elsewhere = {str(device) for device in device_map.values()} & {"cpu", "disk"}
     if elsewhere or not limits:
         size = dtype.itemsize * sum(parameter.numel() for parameter in model.parameters())
         raise CheckpointError(
             f"the model's {size / 1e9:.1f} GB do not fit on the {len(limits)} GPUs together; "
             "use device cuda, which visits one block at a time"
         )
-    blocks = tuple(_device(found, f"model.layers.{index}") for index in range(depth))
-    return Placement(blocks, _device(found, "lm_head"), found)
+    blocks = tuple(_device_of(device_map, f"model.layers.{index}") for index in range(depth))
+    return Placement(blocks, _device_of(device_map, "lm_head"), device_map)
 
 
-def _device(found: Mapping[str, int | str], name: str) -> torch.device:
-    """The device of a module: its own entry, its parent's, or that of what is inside it."""
+def _device_of(device_map: Mapping[str, int | str], name: str) -> torch.device:
+    """Return the device of a module: of its own entry, of its parent's, or of its first child's."""
     parts = name.split(".")
     for length in range(len(parts), -1, -1):
-        place = found.get(".".join(parts[:length]))
-        if place is not None:
-            return _named(place)
-    return next(_named(place) for key, place in found.items() if key.startswith(f"{name}."))
+        entry = device_map.get(".".join(parts[:length]))
+        if entry is not None:
+            return _as_device(entry)
+    return next(_as_device(entry) for key, entry in device_map.items() if key.startswith(f"{name}."))
 
 
-def _named(place: int | str) -> torch.device:
-    return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+def _as_device(entry: int | str) -> torch.device:
+    return torch.device("cuda", entry) if isinstance(entry, int) else torch.device(entry)
 
 
 def dispatched(model: nn.Module, placement: Placement) -> nn.Module:
-    """Let a whole model that lies on several devices compute: inputs follow the weights."""
+    """Prepare a model on several devices for computing: inputs are moved to the weights."""
     if len({*placement.blocks, placement.head}) == 1:
         return model
     from accelerate import dispatch_model

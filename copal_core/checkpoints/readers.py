@@ -1,4 +1,4 @@
-"""Bringing one decoder block to where it computes, while the block before it is still computing."""
+"""Readers that bring a decoder block to its device while the previous block is still computing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from copal_core.checkpoints.weights import WeightFiles
 
-_ALIGNED = 512  # bytes; where each tensor begins in the page-locked buffer
+_ALIGNED = 512  # bytes; alignment of tensors in the page-locked buffer
 
 
 def prefix_of(index: int) -> str:
-    """How the names of a decoder block's tensors begin."""
+    """Return the common prefix of the names of a decoder block's tensors."""
     return f"model.layers.{index}."
 
 
 class BlockReader(ABC):
-    """Tensors of decoder blocks, keyed by their name within the block."""
+    """Reads the tensors of decoder blocks, keyed by their name within the block."""
 
     def __init__(self, files: WeightFiles, dtype: torch.dtype) -> None:
         self.files = files
@@ -27,46 +27,53 @@ class BlockReader(ABC):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
 
     @abstractmethod
-    def ahead(self, index: int) -> None:
-        """Begin to read a block that is needed next; returns at once."""
+    def read_ahead(self, index: int) -> None:
+        """Begin to read the block that is needed next; return immediately."""
 
     @abstractmethod
     def take(self, index: int, keep: bool) -> dict[str, Tensor]:
-        """The block's tensors, ready to compute with. keep: they will stay. Raises CheckpointError."""
+        """Return the block's tensors, ready to compute with.
 
-    def let_go(self, index: int) -> None:
-        """The block has been visited and is not needed for now."""
+        Args:
+            index: of the block.
+            keep: the tensors will stay in memory, and are converted to the dtype of the computation.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+
+    def release(self, index: int) -> None:
+        """Free the memory of a block that is not needed for now."""
         self.files.release(prefix_of(index))
 
 
 class MappedReader(BlockReader):
-    """For the processor: tensors are views of the file, whose pages the system reads ahead.
+    """Reader for the CPU: tensors are views of the file, whose pages the system reads ahead.
 
-    Weights that are stored narrower than they compute stay as they are stored while the block visits, and
-    are widened one layer at a time where they are used (see `backbone.CastLinear`): a block then takes no
-    memory of its own.
+    Weights of a streamed block stay in their stored dtype if it is narrower than that of the computation, and are
+    widened one layer at a time in use (see `backbone.CastLinear`): such a block needs no memory of its own.
     """
 
-    def ahead(self, index: int) -> None:
+    def read_ahead(self, index: int) -> None:
         self._thread.submit(self.files.prefetch, prefix_of(index))
 
     def take(self, index: int, keep: bool) -> dict[str, Tensor]:
-        found = {}
+        tensors = {}
         for header in self.files.headers(prefix_of(index)):
-            tensor = self.files.view(header.name)
-            narrower = tensor.is_floating_point() and tensor.itemsize < self.dtype.itemsize
-            widened_in_use = not keep and narrower and tensor.dim() == 2
+            stored = self.files.view(header.name)
+            narrower = stored.is_floating_point() and stored.itemsize < self.dtype.itemsize
+            widened_in_use = not keep and narrower and stored.dim() == 2
             name = header.name.removeprefix(prefix_of(index))
-            found[name] = tensor if widened_in_use else tensor.to(self.dtype)
-            if keep and found[name] is not tensor:
+            tensors[name] = stored if widened_in_use else stored.to(self.dtype)
+            if keep and tensors[name] is not stored:
                 self.files.release(header.name)
-        return found
+        return tensors
 
 
 class PinnedReader(BlockReader):
-    """For a GPU: through a page-locked buffer and a stream of its own, so that copying and computing overlap.
+    """Reader for a GPU: copies through a page-locked buffer on a stream of its own, in parallel to the computation.
 
-    On another device the same steps run one after another, which is how they are tested without a GPU.
+    On another device the same steps run in sequence, which is how they are tested without a GPU.
     """
 
     def __init__(self, files: WeightFiles, dtype: torch.dtype, device: torch.device) -> None:
@@ -77,50 +84,50 @@ class PinnedReader(BlockReader):
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._pending: tuple[int, Future[dict[str, Tensor]]] | None = None
 
-    def ahead(self, index: int) -> None:
+    def read_ahead(self, index: int) -> None:
         if self._pending is None or self._pending[0] != index:
             self._pending = (index, self._thread.submit(self._copy, index))
 
     def take(self, index: int, keep: bool) -> dict[str, Tensor]:
-        self.ahead(index)  # nothing new when it is under way
+        self.read_ahead(index)  # does nothing if the block is already being read
         pending, self._pending = self._pending, None
         if pending is None:
-            raise RuntimeError("a block was asked for and is not under way")
-        found = pending[1].result()
+            raise RuntimeError("a block was requested but is not being read")
+        tensors = pending[1].result()
         if self._stream is not None:
             computing = torch.cuda.current_stream(self._device)
             computing.wait_stream(self._stream)
-            for tensor in found.values():
-                tensor.record_stream(computing)  # its memory is free once that stream is done with it
-        return found
+            for tensor in tensors.values():
+                tensor.record_stream(computing)  # so that its memory is not reused before that stream is done
+        return tensors
 
-    def let_go(self, index: int) -> None:
-        """The pages were let go of as soon as they were copied."""
+    def release(self, index: int) -> None:
+        """Do nothing: the pages were released as soon as they were copied."""
 
     def _copy(self, index: int) -> dict[str, Tensor]:
         headers = self.files.headers(prefix_of(index))
         if self._stream is not None:
-            self._stream.synchronize()  # the copies of the block before have left the buffer
-        self._reserve(sum(_room(header.end - header.begin) for header in headers))
-        found, start = {}, 0
-        with torch.cuda.stream(self._stream):  # no stream, no effect
+            self._stream.synchronize()  # the previous block's copies have left the buffer
+        self._reserve(sum(_padded(header.end - header.begin) for header in headers))
+        tensors, start = {}, 0
+        with torch.cuda.stream(self._stream):  # without a stream this has no effect
             for header in headers:
-                tensor = self.files.view(header.name)
-                place = self._buffer[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-                place.copy_(tensor)
-                found[header.name.removeprefix(prefix_of(index))] = self._moved(place)
-                start += _room(tensor.nbytes)
+                stored = self.files.view(header.name)
+                pinned = self._buffer[start : start + stored.nbytes].view(stored.dtype).view(stored.shape)
+                pinned.copy_(stored)
+                tensors[header.name.removeprefix(prefix_of(index))] = self._to_device(pinned)
+                start += _padded(stored.nbytes)
         self.files.release(prefix_of(index))
-        return found
+        return tensors
 
-    def _moved(self, place: Tensor) -> Tensor:
-        there = place.to(self._device, non_blocking=True) if self._cuda else place.clone()
-        return there.to(self.dtype)
+    def _to_device(self, pinned: Tensor) -> Tensor:
+        copied = pinned.to(self._device, non_blocking=True) if self._cuda else pinned.clone()
+        return copied.to(self.dtype)
 
     def _reserve(self, size: int) -> None:
         if self._buffer.numel() < size:
             self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._cuda)
 
 
-def _room(size: int) -> int:
+def _padded(size: int) -> int:
     return -(-size // _ALIGNED) * _ALIGNED

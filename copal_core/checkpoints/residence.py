@@ -1,6 +1,6 @@
-"""What stays in memory and what visits it: the same rules for the computation and for its estimate. No torch.
+"""Rules for what stays in memory and what is streamed, shared by the computation and its estimate. No torch.
 
-Nothing that is computed depends on these choices; they trade memory for reading again.
+These choices trade memory for repeated reading; no result depends on them.
 """
 
 from __future__ import annotations
@@ -10,37 +10,40 @@ import os
 from copal_core.checkpoints.devices import memory_free
 from copal_core.errors import InvalidValueError
 
-LIMIT = "COPAL_MEMORY_BYTES"  # environment: plan as if no more than this were free
-_BLOCKS_SHARE = 0.5  # of the free memory: the rest is for statistics, activations and what else runs
+LIMIT = "COPAL_MEMORY_BYTES"  # environment variable: plan as if no more than this were free
+_BLOCKS_SHARE = 0.5  # of the free memory: the rest is for statistics, activations and other processes
 _ACTIVATIONS_SHARE = 0.25
 
 
 def memory_budget(device: str) -> int:
-    """Bytes to plan with: what is free on the device; see `limited`."""
+    """Return the bytes to plan with: the device's free memory, limited by the environment (see `limited`)."""
     return limited(memory_free(device), device)
 
 
 def limited(free: int, device: str) -> int:
-    """`free` bytes, for a processor no more than the environment allows.
+    """Return `free` bytes, on the CPU at most COPAL_MEMORY_BYTES.
 
-    Raises InvalidValueError when COPAL_MEMORY_BYTES is no number.
+    Raises:
+        InvalidValueError: COPAL_MEMORY_BYTES is not a number.
     """
-    asked = os.environ.get(LIMIT)
-    if asked is None or device.startswith("cuda"):
+    limit = os.environ.get(LIMIT)
+    if limit is None or device.startswith("cuda"):
         return free
-    if not asked.isdigit():
-        raise InvalidValueError(f"{LIMIT} = '{asked}' is not a number of bytes; use one such as 8000000000")
-    return min(free, int(asked))
+    if not limit.isdigit():
+        raise InvalidValueError(f"{LIMIT} = '{limit}' is not a number of bytes; use one such as 8000000000")
+    return min(free, int(limit))
 
 
 def keeps_blocks(block_bytes: int, budget: int) -> bool:
-    """Whether all decoder blocks stay once they are read; otherwise one visits at a time.
+    """Return whether all decoder blocks stay in memory once they are read; otherwise they are streamed.
 
-    block_bytes: of all blocks together, in the number format that is computed with.
+    Args:
+        block_bytes: size of all blocks together, in the dtype of the computation.
+        budget: bytes to plan with.
     """
     return block_bytes <= _BLOCKS_SHARE * budget
 
 
 def keeps_activations(activation_bytes: int, budget: int) -> bool:
-    """Whether the windows' hidden states stay in memory; otherwise they lie in a mapped temporary file."""
+    """Return whether the windows' hidden states stay in memory; otherwise they go to a mapped temporary file."""
     return activation_bytes <= _ACTIVATIONS_SHARE * budget

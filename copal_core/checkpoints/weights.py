@@ -1,7 +1,7 @@
-"""Reading named tensors of a checkpoint folder from one or many safetensors files, mapped rather than copied.
+"""Memory-mapped access to the tensors of a checkpoint folder, in one or many safetensors files.
 
-The files are mapped into memory: a tensor's pages are read when they are first used, and can be let go of
-again. So a model that does not fit into memory is visited part by part, and none of it is ever written.
+A tensor's pages are read on first use and can be released again, so that a model larger than the memory can be
+processed part by part. The files are never written to.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _TORCH = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 _COPIED_AT_ONCE = 64 * 2**20  # bytes
-_READ_AHEAD = 8 * 2**20  # bytes read at a time where the system has no call for reading ahead
+_READ_AHEAD = 8 * 2**20  # bytes per read on systems without a call for reading ahead
 
 
 class WeightFiles:
-    """The tensors of a folder by name; nothing but headers is read until it is asked for."""
+    """Tensors of a folder by name; only headers are read until a tensor is accessed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # tables that old checkpoints carry along; they follow from the configuration
+        # without the rotary tables of old checkpoints, which follow from the configuration
         self._tensors = {n: t for n, t in read_tensors(folder).items() if "rotary_emb" not in n}
         self._maps: dict[Path, mmap.mmap] = {}
 
@@ -39,38 +39,42 @@ class WeightFiles:
         return name in self._tensors
 
     def headers(self, prefix: str) -> list[TensorHeader]:
-        """The tensors whose name starts with `prefix`. Raises CheckpointError when there are none."""
-        found = [tensor for name, tensor in self._tensors.items() if name.startswith(prefix)]
-        if not found:
+        """Return the headers of tensors whose name starts with `prefix`. Raises CheckpointError without any."""
+        headers = [tensor for name, tensor in self._tensors.items() if name.startswith(prefix)]
+        if not headers:
             raise CheckpointError(
                 f"{self._folder} holds no tensors named {prefix}*; the checkpoint is incomplete"
             )
-        return found
+        return headers
 
     def read(self, prefix: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Tensors whose name starts with `prefix`, keyed by the rest of the name, on `device` as `dtype`.
+        """Read all tensors whose name starts with `prefix`.
 
-        On the CPU a tensor that is stored as `dtype` is a view of the file. Raises CheckpointError when there
-        are none or a file is damaged.
+        Returns:
+            The rest of the name -> tensor on `device` in `dtype`; on the CPU a tensor stored in `dtype` is a view
+            of the file.
+
+        Raises:
+            CheckpointError: there are no such tensors, or a file is damaged.
         """
         return {t.name[len(prefix) :]: self._view(t).to(device).to(dtype) for t in self.headers(prefix)}
 
     def widened(self, name: str, device: str, dtype: torch.dtype) -> torch.Tensor:
-        """One large tensor on `device` as `dtype`, copied part by part; on the CPU a view if stored so."""
+        """Read one large tensor, converted and copied in parts; on the CPU a tensor stored in `dtype` is a view."""
         import torch
 
         stored = self.view(name)
         if device == "cpu" and stored.dtype == dtype:
             return stored
-        found = torch.empty(stored.shape, dtype=dtype, device=device)
+        converted = torch.empty(stored.shape, dtype=dtype, device=device)
         rows = max(1, _COPIED_AT_ONCE // max(1, stored[0].nbytes))
-        for target, part in zip(found.split(rows), stored.split(rows), strict=True):
+        for target, part in zip(converted.split(rows), stored.split(rows), strict=True):
             target.copy_(part)
             self.release(name)
-        return found
+        return converted
 
     def view(self, name: str) -> torch.Tensor:
-        """One tensor as it is stored, a view of the file. Not to be written to."""
+        """Return one tensor in its stored dtype, as a view of the file that must not be written to."""
         return self._view(self._tensors[name])
 
     def _view(self, tensor: TensorHeader) -> torch.Tensor:
@@ -84,21 +88,21 @@ class WeightFiles:
         dtype = getattr(torch, _TORCH[tensor.dtype])
         if tensor.size == 0:
             return torch.empty(tensor.shape, dtype=dtype)
-        found = torch.frombuffer(self._map(tensor.file), dtype=dtype, count=tensor.size, offset=tensor.begin)
-        return found.view(tensor.shape)
+        flat = torch.frombuffer(self._map(tensor.file), dtype=dtype, count=tensor.size, offset=tensor.begin)
+        return flat.view(tensor.shape)
 
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
             try:
                 with open(path, "rb") as file:
-                    # a private copy on write: what is computed with a view can never reach the file
+                    # copy on write: changes to a view never reach the file
                     self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             except (OSError, ValueError) as error:
                 raise CheckpointError(f"{path.name} in {self._folder} cannot be read: {error}") from error
         return self._maps[path]
 
     def prefetch(self, prefix: str) -> None:
-        """Have the system read these tensors' bytes from the disk; for a thread beside the one that computes."""
+        """Read these tensors' bytes from disk into the system's cache; meant for a second thread."""
         for path, begin, end in self._ranges(prefix):
             try:
                 with open(path, "rb", buffering=0) as file:
@@ -107,10 +111,10 @@ class WeightFiles:
                     else:
                         _read_through(file.fileno(), begin, end)
             except OSError:
-                return  # whoever needs the bytes reads them, and says what is wrong
+                return  # the thread that needs the bytes reads them itself and reports the error
 
     def release(self, prefix: str) -> None:
-        """Let go of the memory that these tensors' pages take; a view that is used again reads them again."""
+        """Free the memory of these tensors' pages; a view that is used again reads them again."""
         if not hasattr(mmap, "MADV_DONTNEED"):
             return
         for path, begin, end in self._ranges(prefix):
@@ -121,7 +125,7 @@ class WeightFiles:
                     self._maps[path].madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def _ranges(self, prefix: str) -> Iterator[tuple[Path, int, int]]:
-        """File, first and last byte of neighbouring tensors, joined where they touch."""
+        """Yield (file, begin, end) of the tensors' bytes, with adjacent ranges joined."""
         joined: tuple[Path, int, int] | None = None
         for tensor in sorted(self.headers(prefix), key=lambda t: (t.file, t.begin)):
             if joined and joined[0] == tensor.file and joined[2] == tensor.begin:

@@ -1,4 +1,4 @@
-"""Writing a checkpoint shard by shard, as transformers would have, with no more than one shard in memory."""
+"""Writer of checkpoints in transformers' format, shard by shard, with at most one shard in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Weights = Mapping[str, Tensor]
 class ShardWriter:
     """Collects tensors and writes a file whenever a shard is full.
 
-    A model that fits one shard becomes model.safetensors, a larger one numbered files and their index.
+    A model that fits into one shard becomes model.safetensors, a larger one numbered files with an index.
     """
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -38,7 +38,7 @@ class ShardWriter:
         self._shards: list[tuple[Path, list[str]]] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Tensors are kept as they are until their shard is written."""
+        """Append a tensor; it is held in memory until its shard is written."""
         if self._open and self._bytes + tensor.nbytes > self._limit:
             self._write()
         self._open[name] = tensor.detach().to("cpu").contiguous()
@@ -47,19 +47,19 @@ class ShardWriter:
         self._parameters += tensor.numel()
 
     def finish(self) -> None:
-        """Write the rest, and the index if there are several files."""
+        """Write the remaining tensors, and the index if there are several files."""
         if self._open:
             self._write()
         if len(self._shards) == 1:
             self._shards[0][0].rename(self._folder / _WHOLE)
             return
-        places: dict[str, str] = {}
+        shard_of: dict[str, str] = {}
         for number, (path, names) in enumerate(self._shards, start=1):
             final = f"model-{number:05d}-of-{len(self._shards):05d}.safetensors"
             path.rename(self._folder / final)
-            places |= dict.fromkeys(names, final)
-        about = {"total_parameters": self._parameters, "total_size": self._total}
-        index = json.dumps({"metadata": about, "weight_map": places}, indent=2, sort_keys=True)
+            shard_of |= dict.fromkeys(names, final)
+        metadata = {"total_parameters": self._parameters, "total_size": self._total}
+        index = json.dumps({"metadata": metadata, "weight_map": shard_of}, indent=2, sort_keys=True)
         (self._folder / INDEX).write_text(index + "\n", encoding="utf-8")
 
     def _write(self) -> None:
@@ -77,11 +77,16 @@ def write_checkpoint(
     shard_bytes: int = SHARD_BYTES,
     **changed: Any,
 ) -> None:
-    """config.json and weights of the model whose blocks have `weights_of(index, block)` in place of their own.
+    """Write config.json and the weights of a model with some weights of its blocks replaced.
 
-    weights_of: by projection, and biases as 'projection.bias'. changed: entries of the configuration.
-    lossless: every number is one of the stored ones or zero, so that the stored format loses nothing;
-    otherwise everything is written in the format that the backbone computes with.
+    Args:
+        backbone: the original model.
+        folder: to write into.
+        weights_of: returns the replaced tensors of block `index`, by projection, biases as 'projection.bias'.
+        lossless: every number is a stored one or zero, so that the stored dtype loses nothing and is used;
+            otherwise everything is written in the dtype of the backbone's computation.
+        shard_bytes: largest size of a weight file.
+        **changed: entries of the configuration to replace.
     """
     dtype = stored_dtype(backbone) if lossless else backbone.dtype
     writer = ShardWriter(folder, shard_bytes)
@@ -98,12 +103,12 @@ def write_checkpoint(
 
 
 def stored_dtype(backbone: Backbone) -> torch.dtype:
-    """The number format of the checkpoint's files."""
+    """Return the dtype of the checkpoint's files."""
     return backbone.files.view("model.embed_tokens.weight").dtype
 
 
 def _ends(backbone: Backbone) -> Iterator[tuple[str, Tensor]]:
-    """Everything but the decoder blocks."""
+    """Yield every tensor outside the decoder blocks."""
     yield "model.embed_tokens.weight", backbone.files.view("model.embed_tokens.weight")
     yield "model.norm.weight", backbone.files.view("model.norm.weight")
     if not backbone.config.tie_word_embeddings:

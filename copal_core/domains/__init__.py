@@ -1,4 +1,4 @@
-"""Text domains: built-in, from a file, or from the hub. `find` turns a specification into one of them."""
+"""Text domains: built-in, from a file, or from the hub. `find` turns a specification into a domain."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ __all__ = [
 
 
 def find(spec: str) -> Domain:
-    """The domain of a specification, without reading its text.
+    """Return the domain that a specification names, without reading its text.
 
-    "python-code", "notes.txt", "data.csv#column", "hub:wikitext-2", "hub:owner/name[:config][#column]".
-    Raises DomainError when it is none of these, or the file does not exist.
+    Args:
+        spec: such as "python-code", "notes.txt", "data.csv#column", "hub:wikitext-2" or
+            "hub:owner/name[:config][#column]".
+
+    Raises:
+        DomainError: the specification has none of these forms, or the file does not exist.
     """
     spec = spec.strip()
     if spec in BUILTINS.names():
@@ -53,21 +57,27 @@ def find(spec: str) -> Domain:
 
 
 def resolve_specs(specs: Iterable[str], calibration: Windows, evaluation: Windows) -> tuple[str, ...]:
-    """Return the specifications as they mean the same from any folder: files by their absolute paths.
+    """Return the specifications in a form independent of the current folder: files by their absolute paths.
 
-    Raises DomainError for one that is not known, and for a file that is far too short for the windows; reads no text.
+    Args:
+        specs: as `find` takes them; no text is read.
+        calibration: windows to be drawn from each domain.
+        evaluation: likewise.
+
+    Raises:
+        DomainError: a specification is unknown, or a file is far too short for the windows.
     """
-    found = [find(spec) for spec in specs]
-    for domain in found:
+    domains = [find(spec) for spec in specs]
+    for domain in domains:
         refuse_too_short(domain, calibration, evaluation)
-    return tuple(domain.spec for domain in found)
+    return tuple(domain.spec for domain in domains)
 
 
 def builtins() -> list[DomainInfo]:
-    """The built-in domains, whether available or not."""
+    """Return a description of every built-in domain, available or not."""
     return [BUILTINS.get(name).info() for name in BUILTINS.names()]
 
 
 def hub_presets() -> dict[str, str]:
-    """Specification and label of the papers' own data sets."""
+    """Return specification -> label of the data sets used in the papers."""
     return {f"hub:{name}": source.label for name, source in PRESETS.items()}

@@ -1,4 +1,4 @@
-"""Choosing the column that holds the text, and telling the user what there is."""
+"""Choice of the column that holds the text of a table."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from collections.abc import Sequence
 from copal_core.errors import DomainError
 
 
-def choose_column(source: str, columns: Sequence[str], asked: str | None, text_columns: Sequence[str]) -> str:
-    """The asked column, or `text`, or the only column with text.
+def choose_column(
+    source: str, columns: Sequence[str], requested: str | None, text_columns: Sequence[str]
+) -> str:
+    """Return the requested column, else `text`, else the only column with text.
 
-    Raises DomainError that lists the columns when the asked one is missing, holds no text, or none is obvious.
+    Args:
+        source: name of the table in messages.
+        columns: all columns.
+        requested: the column that the user named, if any.
+        text_columns: the columns that hold text.
+
+    Raises:
+        DomainError: the requested column is missing or holds no text, or the choice is ambiguous; the message
+            lists the columns.
     """
     listed = ", ".join(columns) or "none"
-    if asked is not None:
-        if asked not in columns:
-            raise DomainError(f"'{source}' has no column '{asked}'; its columns: {listed}")
-        if asked not in text_columns:
+    if requested is not None:
+        if requested not in columns:
+            raise DomainError(f"'{source}' has no column '{requested}'; its columns: {listed}")
+        if requested not in text_columns:
             texts = ", ".join(text_columns) or "none"
             raise DomainError(
-                f"column '{asked}' of '{source}' does not hold text; columns with text: {texts}"
+                f"column '{requested}' of '{source}' does not hold text; columns with text: {texts}"
             )
-        return asked
+        return requested
     if "text" in text_columns:
         return "text"
     if len(text_columns) == 1:

@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8 only, and a sentence that helps when it is something else."""
+"""Decoding of bytes as UTF-8, with a helpful error for any other content."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ _MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16", codecs.B
 
 
 def decode(content: bytes, source: str, offset: int = 0) -> str:
-    """UTF-8 text, without a byte order mark, with \\n as its line end.
+    """Decode UTF-8 text; drop a byte order mark and turn every line end into \\n.
 
-    offset: where `content` starts in its file. Raises DomainError for other encodings and for binary bytes.
+    Args:
+        content: the bytes.
+        source: name of the file in messages.
+        offset: position of `content` in its file, in bytes.
+
+    Raises:
+        DomainError: the bytes are in another encoding, or are not text.
     """
     if offset == 0:
         for mark, name in _MARKS.items():
@@ -35,7 +41,7 @@ def decode(content: bytes, source: str, offset: int = 0) -> str:
 
 
 def whole_characters(content: bytes) -> bytes:
-    """`content` without the pieces of characters that a cut anywhere leaves at both ends."""
+    """Return `content` without the incomplete UTF-8 characters that an arbitrary cut leaves at both ends."""
     start = 0
     while start < min(4, len(content)) and content[start] & 0xC0 == 0x80:
         start += 1

@@ -1,4 +1,4 @@
-"""Documents, pools of them, and what describes a domain."""
+"""Records of the text domains: documents, pools of documents, and descriptions of domains."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ Report = Callable[[str, int, int], None]  # label, done, total
 
 @dataclass(frozen=True)
 class Document:
-    """One text with an id that stays the same from one reading to the next.
+    """One text.
 
-    side: "calibration" or "evaluation" where the source's publisher parted them, else None.
+    Attributes:
+        id: the same each time the source is read.
+        text: the content.
+        side: "calibration" or "evaluation" where the publisher split the source, else None.
     """
 
     id: str
@@ -24,7 +27,7 @@ class Document:
 
 @dataclass(frozen=True)
 class DomainInfo:
-    """One line of the list of domains that work without a network."""
+    """Description of a domain that works without a network; `why_not` says what an unavailable one lacks."""
 
     name: str
     label: str
@@ -35,19 +38,19 @@ class DomainInfo:
 
 @dataclass(frozen=True)
 class Pool:
-    """Documents to draw windows from; `notes` say what was left unread, and why."""
+    """Documents to draw windows from; `notes` tell which part of the source was left unread, and why."""
 
     documents: list[Document]
     notes: list[str] = field(default_factory=list)
 
 
 def stable_fraction(text: str) -> float:
-    """A number in [0, 1) that depends on `text` alone: the same on every machine and Python version."""
+    """Hash `text` to a number in [0, 1), the same on every machine and Python version."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def name_apart(name: str, taken: Collection[str]) -> str:
-    """`name`, or with a number behind it where others have it already: notes, notes-2, notes-3."""
-    numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-    return next(one for one in numbered if one not in taken)
+    """Return `name`, with a number appended if it is already taken: notes, notes-2, notes-3."""
+    candidates = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(candidate for candidate in candidates if candidate not in taken)

@@ -1,4 +1,4 @@
-"""The interface of every text domain: documents, under a name."""
+"""Interface of every text domain: a named source of documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from copal_core.domains.documents import Document, Pool, Report
 
 
 class Domain(ABC):
-    """A source of text. `spec` finds it again, `name` heads columns, `label` is for people."""
+    """A source of text.
+
+    Attributes:
+        spec: the specification from which `find` rebuilds the domain.
+        name: short name, used as a column header.
+        label: name shown to people.
+    """
 
     spec: str
     name: str
@@ -17,16 +23,22 @@ class Domain(ABC):
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
-        """Every document that may be sampled, in a stable order. Raises DomainError."""
+        """Yield every document that may be sampled, in a stable order. Raises DomainError."""
 
     def pool(self, seed: int, characters: int, report: Report) -> Pool:
-        """At least `characters` of text where the source has them; sources too large to hold read less.
+        """Return at least `characters` of text if the source has that much; large sources are read in part.
 
-        Raises DomainError when the source cannot be read.
+        Args:
+            seed: chooses the part of a large source that is read.
+            characters: text needed.
+            report: receives label, done and total.
+
+        Raises:
+            DomainError: the source cannot be read.
         """
         del seed, characters, report
         return Pool(list(self.documents()))
 
     def most_bytes(self) -> int | None:
-        """No more bytes of text than this, known without reading any; None where that is not known."""
+        """Return an upper bound of the text's size in bytes, without reading it; None where there is none."""
         return None

@@ -17,7 +17,7 @@ class FileDomain(Domain):
     """A .txt, .md, .jsonl, .csv or .parquet file; a table's column follows a hash: `data.csv#body`."""
 
     def __init__(self, spec: str) -> None:
-        """Find the file, without reading it. Raises DomainError when there is none or its format is unknown."""
+        """Locate the file without reading it. Raises DomainError if it does not exist or its format is unknown."""
         self.path, self.column = _parse(spec)
         self.name = self.path.name + (f"#{self.column}" if self.column else "")
         self.label = self.name
@@ -28,7 +28,7 @@ class FileDomain(Domain):
         refused = sharing.why_not_path(self.path, uploads=True)
         if refused is not None:
             raise DomainError(refused)
-        if not os.path.exists(self.path):  # also False for what no file can be called
+        if not os.path.exists(self.path):  # also False for an impossible file name
             raise DomainError(f"file '{self.path}' does not exist; check the path")
         if not self.path.is_file():
             raise DomainError(f"'{self.path}' is not a file; give the path of one {self.path.suffix} file")
@@ -37,11 +37,11 @@ class FileDomain(Domain):
         self.spec = str(self.path) + (f"#{self.column}" if self.column else "")
 
     def documents(self) -> Iterator[Document]:
-        """The documents that seed 0 would read of a large file, else all. Raises DomainError."""
+        """Yield all documents, or those that seed 0 selects from a large file. Raises DomainError."""
         yield from self.pool(0, 0, lambda label, done, total: None).documents
 
     def pool(self, seed: int, characters: int, report: Report) -> Pool:
-        """Raises DomainError when the file is empty, unreadable, not UTF-8, binary, or lacks the column."""
+        """Read the file. Raises DomainError if it is empty, unreadable, not UTF-8, binary, or lacks the column."""
         try:
             if self.path.stat().st_size == 0:
                 raise DomainError(f"'{self.path.name}' is empty; choose a file with text in it")
@@ -50,17 +50,17 @@ class FileDomain(Domain):
             raise DomainError(f"'{self.path}' cannot be read: {error.strerror or error}") from None
 
     def most_bytes(self) -> int | None:
-        """The file's size, unless its format compresses."""
+        """Return the file's size; None for a compressed format."""
         if self.path.suffix.lower() == ".parquet":
             return None
         try:
             return self.path.stat().st_size
         except OSError:
-            return None  # said when it is read
+            return None  # the error is reported when the file is read
 
 
 def _parse(spec: str) -> tuple[Path, str | None]:
-    """Path and column; a hash that is part of an existing file's name stays there."""
+    """Split a specification into path and column; a hash within the name of an existing file is left alone."""
     if "\0" in spec:
         raise DomainError("a file's path holds a zero byte; check the path")
     whole = Path(os.path.expanduser(spec))

@@ -1,4 +1,4 @@
-"""Text data sets of the Hugging Face hub, streamed; what a run has read once is read from the cache again."""
+"""Text data sets of the Hugging Face hub, streamed once and then read from the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from copal_core.errors import DomainError
 from copal_core.system import sharing
 from copal_core.system.paths import cache_root
 
-_HELD = 4_000_000  # characters read of one split at least, where it has them
+_LEAST = 4_000_000  # characters read from one split at least, if it has that many
 _SPEC = re.compile(
     r"^hub:(?P<path>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[\w.+-]+))?(#(?P<column>.+))?$"
 )
@@ -29,10 +29,18 @@ _ARTICLE = re.compile(r"^\s*= [^=].*[^=] =\s*$")  # WikiText's heading of an art
 
 @dataclass(frozen=True)
 class Source:
-    """Where a hub data set lies and how its rows become documents.
+    """Location of a hub data set and the rule that turns its rows into documents.
 
-    sides: split by side where the publisher parted them, else {"": split or ""}. gather: "row" (one document
-    a row), "article" (rows up to the next article's heading), or "block" (50 rows of running text).
+    Attributes:
+        path: owner/name on the hub.
+        config: the data set's configuration.
+        column: the column with the text.
+        revision: branch or commit.
+        folder: folder within the repository.
+        sides: (side, split) pairs where the publisher split the data set, else one pair with an empty side.
+        gather: "row" (one document per row), "article" (rows up to the next article's heading) or "block"
+            (50 rows of running text).
+        label: name shown to people.
     """
 
     path: str
@@ -66,7 +74,7 @@ class HubDomain(Domain):
     """`hub:wikitext-2`, `hub:ptb`, `hub:c4`, or `hub:owner/name[:config][#column]`."""
 
     def __init__(self, spec: str) -> None:
-        """Reads the specification only. Raises DomainError when it is malformed or names no preset."""
+        """Parse the specification. Raises DomainError if it is malformed or names an unknown preset."""
         self.spec = spec
         preset, _, column = spec.removeprefix("hub:").partition("#")
         if preset in PRESETS:
@@ -82,26 +90,26 @@ class HubDomain(Domain):
         self.label = self.source.label or spec.removeprefix("hub:")
 
     def documents(self) -> Iterator[Document]:
-        """The documents that seed 0 would read. Raises DomainError."""
+        """Yield the documents that seed 0 reads. Raises DomainError."""
         yield from self.pool(0, 0, lambda label, done, total: None).documents
 
     def pool(self, seed: int, characters: int, report: Report) -> Pool:
-        """Stream each split until there is enough; keep what was read in the cache folder.
+        """Stream each split until there is enough text, and save what was read in the cache folder.
 
-        Raises DomainError within seconds when the hub cannot be reached or does not have the data set.
+        Raises:
+            DomainError: within seconds, if the hub cannot be reached or does not have the data set.
         """
-        held = max(characters, _HELD)
-        cached = _cache_file(f"{self.spec} {seed} {held}")
+        limit = max(characters, _LEAST)
+        cached = _cache_file(f"{self.spec} {seed} {limit}")
         if cached.is_file():
             report(f"reading {self.label} from the cache", 0, 1)
-            with suppress(
-                OSError, ValueError, KeyError, TypeError
-            ):  # a damaged file is read from the hub again
+            # a damaged cache file is read from the hub again
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 return _read_cache(cached)
         documents: list[Document] = []
         for side, split in self.source.sides:
             stream = rows(self.source, split, seed, self.label)
-            documents += _gather(stream, self.source.gather, side or None, split, held, self.label, report)
+            documents += _gather(stream, self.source.gather, side or None, split, limit, self.label, report)
         notes = [f"{side} from the {split} split" for side, split in self.source.sides if side]
         pool = Pool(documents, notes)
         _write_cache(cached, pool)
@@ -111,8 +119,7 @@ class HubDomain(Domain):
 def _parse(spec: str) -> Source:
     match = _SPEC.match(spec)
     if match is None:
-        asked = spec.removeprefix("hub:")
-        near = difflib.get_close_matches(asked, PRESETS, n=1)
+        near = difflib.get_close_matches(spec.removeprefix("hub:"), PRESETS, n=1)
         hint = f"; did you mean 'hub:{near[0]}'?" if near else ""
         raise DomainError(
             f"'{spec}' names no hub data set; use {', '.join(f'hub:{name}' for name in PRESETS)} "
@@ -122,21 +129,21 @@ def _parse(spec: str) -> Source:
 
 
 def _gather(
-    stream: Iterator[str], how: str, side: str | None, split: str, held: int, label: str, report: Report
+    stream: Iterator[str], how: str, side: str | None, split: str, limit: int, label: str, report: Report
 ) -> Iterator[Document]:
-    """Rows to documents until `held` characters; a last document that was cut short is left out."""
+    """Turn rows into whole documents until they hold `limit` characters."""
     characters = 0
     for number, text in enumerate(_grouped(stream, how)):
         if text.strip():
             yield Document(f"{split or 'row'} {number}", text, side)
             characters += len(text)
-        report(f"reading {label}", min(characters, held), held)
-        if characters >= held:
+        report(f"reading {label}", min(characters, limit), limit)
+        if characters >= limit:
             return
 
 
 def _grouped(stream: Iterator[str], how: str) -> Iterator[str]:
-    """The texts of whole documents."""
+    """Yield the texts of whole documents."""
     if how == "row":
         yield from stream
     elif how == "block":
@@ -162,7 +169,7 @@ def _read_cache(path: Path) -> Pool:
 
 
 def _write_cache(path: Path, pool: Pool) -> None:
-    """Best effort and atomic: a cache that cannot be written costs a download, no more."""
+    """Write the cache atomically; a failure is ignored, for it costs no more than another download."""
     entries = [[document.id, document.text, document.side] for document in pool.documents]
     temporary = path.with_suffix(f".{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""One reader a file format: a path in, documents out, bounded in memory and time whatever the file's size."""
+"""Readers of the file formats: from a path to documents, with memory and time bounded for files of any size."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from copal_core.errors import DomainError
 
 Reader = Callable[[Path, str | None, int, int, Report], Pool]  # path, column, seed, characters, report
 
-_SLACK = 4  # characters held for each one asked, so that both sides have a choice
+_SLACK = 4  # characters read for each one needed, so that windows of both sides can be chosen
 
 
 def read_text(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
-    """A .txt or .md file: one document, or one a region for a large file. Raises DomainError."""
+    """Read a .txt or .md file: one document, or one per region of a large file. Raises DomainError."""
     if column is not None:
         raise DomainError(f"'{path.name}' is plain text and has no column '{column}'; leave out '#{column}'")
     size = path.stat().st_size
@@ -41,7 +41,7 @@ def read_text(path: Path, column: str | None, seed: int, characters: int, report
 
 
 def read_jsonl(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
-    """A .jsonl file: one document a line, an object with the column. Raises DomainError."""
+    """Read a .jsonl file of objects: one document per line. Raises DomainError."""
     size = path.stat().st_size
     if size <= max(WHOLE, _SLACK * characters):
         parts: Iterable[tuple[int, bytes]] = [(0, path.read_bytes())]
@@ -63,10 +63,10 @@ def read_jsonl(path: Path, column: str | None, seed: int, characters: int, repor
 
 
 def read_csv(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
-    """A .csv file with a header line: one document a row. Raises DomainError.
+    """Read a .csv file with a header line: one document per row. Raises DomainError.
 
-    A large file is read from its beginning until there is enough: rows may span lines, so no other
-    place is safe to start at.
+    A large file is read from its beginning until there is enough text: rows may span lines, so no other
+    position is a safe start.
     """
     del seed
     report(f"reading {path.name}", 0, 1)
@@ -76,12 +76,10 @@ def read_csv(path: Path, column: str | None, seed: int, characters: int, report:
         head = decode(whole_characters(file.read(2**16)), path.name)
     options = {"sep": _separator(head), "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     documents: list[Document] = []
-    held, limit = 0, max(WHOLE, _SLACK * characters)
+    size, limit = 0, max(WHOLE, _SLACK * characters)  # characters
     try:
         first = pd.read_csv(path, nrows=20, **options)
-        if not isinstance(
-            first.index, pd.RangeIndex
-        ):  # pandas takes what the header does not name as an index
+        if not isinstance(first.index, pd.RangeIndex):  # pandas makes columns without a header the index
             raise DomainError(
                 f"'{path.name}' has rows with more columns than its header line names; name every column"
             )
@@ -91,9 +89,9 @@ def read_csv(path: Path, column: str | None, seed: int, characters: int, report:
             for block in rows:
                 for number, text in block[chosen].items():
                     _add(documents, f"row {number + 1}", text, path.name, chosen)
-                    held += len(text)
-                report(f"reading {path.name}", min(held, limit), limit)
-                if held >= limit:
+                    size += len(text)
+                report(f"reading {path.name}", min(size, limit), limit)
+                if size >= limit:
                     return Pool(documents, [f"large file: only its first {len(documents):,} rows were read"])
     except UnicodeDecodeError as error:
         raise DomainError(f"'{path.name}' is not valid UTF-8 ({error.reason}); save it as UTF-8") from None
@@ -103,13 +101,16 @@ def read_csv(path: Path, column: str | None, seed: int, characters: int, report:
 
 
 def read_parquet(path: Path, column: str | None, seed: int, characters: int, report: Report) -> Pool:
-    """A .parquet file: one document a row; row groups in a seeded order until there is enough."""
+    """Read a .parquet file: one document per row, row groups in a seeded order until there is enough text.
+
+    Raises DomainError.
+    """
     report(f"reading {path.name}", 0, 1)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     documents: list[Document] = []
-    held, limit = 0, max(WHOLE, _SLACK * characters)
+    size, limit = 0, max(WHOLE, _SLACK * characters)  # characters
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -121,9 +122,9 @@ def read_parquet(path: Path, column: str | None, seed: int, characters: int, rep
                     for text in batch.column(0).to_pylist():
                         number += 1
                         _add(documents, f"group {group} row {number}", text, path.name, chosen)
-                        held += len(text or "")
-                    report(f"reading {path.name}", min(held, limit), limit)
-                    if held >= limit:
+                        size += len(text or "")
+                    report(f"reading {path.name}", min(size, limit), limit)
+                    if size >= limit:
                         return Pool(
                             documents, [f"large file: {len(documents):,} of {file.metadata.num_rows:,} rows"]
                         )
@@ -144,7 +145,7 @@ READERS: dict[str, Reader] = {
 
 
 def _add(documents: list[Document], place: str, text: object, source: str, column: str) -> None:
-    """Append a row's text; missing values are passed over. Raises DomainError for anything but text."""
+    """Append a row's text; missing values are skipped. Raises DomainError for anything but text."""
     if text is None or text == "":
         return
     if not isinstance(text, str):
@@ -172,14 +173,13 @@ def _json_object(line: str, source: str, place: str) -> dict[str, object]:
     return row
 
 
-def _json_column(row: dict[str, object], source: str, asked: str | None) -> str:
-    return choose_column(
-        source, list(row), asked, [name for name, value in row.items() if isinstance(value, str)]
-    )
+def _json_column(row: dict[str, object], source: str, requested: str | None) -> str:
+    texts = [name for name, value in row.items() if isinstance(value, str)]
+    return choose_column(source, list(row), requested, texts)
 
 
 def _separator(head: str) -> str:
-    """The character that separates the columns of the header line; a comma unless another is clear."""
+    """Return the separator of the header line's columns; a comma unless another one is evident."""
     try:
         return csv.Sniffer().sniff(head.partition("\n")[0], delimiters=",;\t|").delimiter
     except csv.Error:
@@ -187,7 +187,7 @@ def _separator(head: str) -> str:
 
 
 def _numeric(values: object) -> bool:
-    """Whether every value of a pandas column of strings is a number or empty."""
+    """Return whether every value of a pandas column of strings is a number or empty."""
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce")

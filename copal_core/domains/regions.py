@@ -1,4 +1,4 @@
-"""Reading a large file in part: regions spread over all of it, chosen by the seed."""
+"""Partial reading of a large file: regions spread over all of it, chosen by the seed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ _REGION = 64 * 2**10  # bytes
 
 
 def regions(path: Path, seed: int, amount: int, report: Report) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole lines) of regions that do not overlap and together hold about `amount` bytes.
+    """Yield (offset, whole lines) of disjoint regions that together hold about `amount` bytes.
 
-    The file is parted into strata of equal size; each gives one region at a seeded place. A region without
-    line ends is cut between characters instead.
+    The file is divided into strata of equal size, and one region is read at a random position of each. A region
+    without line ends is cut between characters instead.
+
+    Args:
+        path: the file.
+        seed: decides the positions.
+        amount: bytes to read in total.
+        report: receives label, done and total.
     """
     size = path.stat().st_size
     count = max(2, min(-(-amount // _REGION), size // (2 * _REGION)))

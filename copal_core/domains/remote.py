@@ -1,4 +1,4 @@
-"""The boundary to the hub: rows of text in, or one clear sentence within seconds."""
+"""Connection to the hub: rows of text, or one clear error message within seconds."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from copal_core.errors import DomainError
 if TYPE_CHECKING:
     from copal_core.domains.hub import Source
 
-PATIENCE = 30.0  # seconds without a single row before the hub counts as silent
-REACH = 6.0  # seconds to answer at all
+PATIENCE = 30.0  # seconds without a row before the hub counts as silent
+REACH = 6.0  # seconds for the first answer
 _AHEAD = 1_000  # rows read ahead
-_SHUFFLED = 2_000  # rows held for shuffling a streamed split
+_SHUFFLED = 2_000  # rows in the buffer that shuffles a streamed split
 _OFFLINE = "the built-in domains and files work offline"
 
 
 def rows(source: Source, split: str, seed: int, label: str) -> Iterator[str]:
-    """The text of each row of a split, streamed by a thread so that a silent hub cannot hang the caller.
+    """Yield the text of each row of a split, streamed by a thread so that a silent hub cannot block the caller.
 
-    Rows come in the publisher's order where they make up documents, else shuffled by the seed.
-    Raises DomainError when the hub is out of reach or silent, or lacks the data set, config or column.
+    Args:
+        source: the data set. Rows that make up documents keep the publisher's order, others are shuffled.
+        split: its name; empty for "train", or the first split where there is none.
+        seed: of the shuffling.
+        label: the data set's name in messages.
+
+    Raises:
+        DomainError: the hub is unreachable or silent, or lacks the data set, configuration or column.
     """
     ahead: queue.Queue[tuple[str, Any]] = queue.Queue(_AHEAD)
     stop = threading.Event()
@@ -46,7 +52,7 @@ def rows(source: Source, split: str, seed: int, label: str) -> Iterator[str]:
                 if stop.is_set():
                     return
             put("end", None)
-        except Exception as error:  # noqa: BLE001 - every failure of the hub's libraries crosses over
+        except Exception as error:  # noqa: BLE001 - any failure of the hub's libraries goes to the caller's thread
             put("error", error)
 
     threading.Thread(target=work, daemon=True, name="hub").start()
@@ -72,7 +78,7 @@ def _received(ahead: queue.Queue[tuple[str, Any]], source: Source, label: str) -
 
 
 def _reach(label: str) -> None:
-    """One request, so that being offline shows at once and not after the libraries' many retries."""
+    """Make one request, so that a missing network shows at once and not after the libraries' many retries."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -90,7 +96,7 @@ def _reach(label: str) -> None:
 
 
 def load_dataset(*args: Any, **options: Any) -> Any:
-    """`datasets.load_dataset` with few retries; imported late, for it is slow to import."""
+    """Call `datasets.load_dataset` with few retries; imported here because the library is slow to import."""
     import datasets
 
     for name in ("STREAMING_OPEN_MAX_RETRIES", "STREAMING_READ_MAX_RETRIES"):
@@ -103,19 +109,19 @@ def load_dataset(*args: Any, **options: Any) -> Any:
 
 
 def _stream(source: Source, split: str, seed: int, label: str) -> Iterator[str]:
-    """Runs in the thread: open the data set and hand out one column."""
-    if os.path.exists(source.path):  # the library would read that in place of the hub's
+    """Open the data set and yield one column; runs in the thread."""
+    if os.path.exists(source.path):  # the library would read the local folder instead of the hub's data set
         raise DomainError(
             f"'{source.path}' is also a folder here, which would be read; start the app elsewhere, or name a file"
         )
     options = {"revision": source.revision, "data_dir": source.folder}
-    found = load_dataset(
+    splits = load_dataset(
         source.path, source.config, streaming=True, **{key: value for key, value in options.items() if value}
     )
-    split = split or ("train" if "train" in found else next(iter(found)))
-    if split not in found:
-        raise DomainError(f"'{label}' has no split '{split}'; its splits: {', '.join(found)}")
-    data = found[split]
+    split = split or ("train" if "train" in splits else next(iter(splits)))
+    if split not in splits:
+        raise DomainError(f"'{label}' has no split '{split}'; its splits: {', '.join(splits)}")
+    data = splits[split]
     column = _column(data, source, label)
     if source.gather == "row":
         data = data.shuffle(seed=seed, buffer_size=_SHUFFLED)
@@ -141,7 +147,7 @@ def _column(data: Any, source: Source, label: str) -> str:
 
 
 def explained(error: Exception, source: Source, label: str) -> DomainError:
-    """A failure of the hub's libraries in one sentence with what would do."""
+    """Translate a failure of the hub's libraries into one sentence that says what to do."""
     if isinstance(error, DomainError):
         return error
     text = " ".join(str(error).split())

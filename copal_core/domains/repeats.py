@@ -1,20 +1,25 @@
-"""Finding calibration windows that hold text of the evaluation windows."""
+"""Detection of calibration windows that contain text of the evaluation windows."""
 
 from __future__ import annotations
 
 import numpy as np
 
-RUN = 64  # tokens: a shared run this long is a copy, not a turn of phrase
-_SHORTEST = 16  # tokens: shorter windows recur by themselves, and are left alone
+RUN = 64  # tokens: a shared run of this length is a copy, not a coincidence
+_SHORTEST = 16  # tokens: shorter windows recur by chance and are not compared
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _BASE = np.uint64(0xD1342543DE82EF95)
 
 
 def without_repeats(candidates: np.ndarray, evaluation: np.ndarray) -> np.ndarray:
-    """Which candidates share no run of 64 tokens (or whole window, if shorter) with an evaluation window.
+    """Select candidates that share no run of 64 tokens (or whole window, if shorter) with an evaluation window.
 
-    candidates: (n, length), evaluation: (m, other length) token ids. Returns (n,) bool, True = keep.
+    Args:
+        candidates: (n, length) token ids.
+        evaluation: (m, other length) token ids.
+
+    Returns:
+        (n,) bool, True for windows to keep.
     """
     run = min(RUN, candidates.shape[1], evaluation.shape[1])
     if run < _SHORTEST:
@@ -25,15 +30,16 @@ def without_repeats(candidates: np.ndarray, evaluation: np.ndarray) -> np.ndarra
 
 
 def _hashes(windows: np.ndarray, run: int) -> np.ndarray:
-    """A 64-bit hash of every run of `run` tokens inside every window: (n, length - run + 1) uint64.
+    """Hash every run of `run` tokens within every window: (n, length - run + 1) uint64.
 
-    The difference of two prefix sums is a run's polynomial; multiplying by the base's inverse powers
-    makes it independent of the position. All arithmetic is modulo 2**64 (a collision only drops a window).
+    The difference of two prefix sums, S[i + run] - S[i], is the polynomial Σ_j m_(i+j) b^(i+j+1) of the run that
+    starts at i. Multiplying by b^-(i+1) makes it independent of i. All arithmetic is modulo 2**64; a collision
+    only drops a window.
     """
     ids = windows.astype(np.uint64) * _MIX
-    mixed = (ids ^ (ids >> np.uint64(29))) * _MIX  # (n, length)
+    mixed = (ids ^ (ids >> np.uint64(29))) * _MIX  # (n, length): m
     length = windows.shape[1]
-    powers = np.cumprod(np.full(length, _BASE, dtype=np.uint64))  # base, base², ...
+    powers = np.cumprod(np.full(length, _BASE, dtype=np.uint64))  # b, b², ...
     sums = np.zeros((len(windows), length + 1), dtype=np.uint64)
     np.cumsum(mixed * powers, axis=1, out=sums[:, 1:])
     inverse = np.uint64(pow(int(_BASE), -1, 2**64))

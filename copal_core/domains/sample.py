@@ -1,4 +1,4 @@
-"""The windows that were drawn from one domain, with what is needed to show and to identify them."""
+"""The windows drawn from one domain, with their text and a hash that identifies them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import numpy as np
 class Sample:
     """Calibration and evaluation windows of one domain, disjoint and de-duplicated.
 
-    calibration, evaluation: (count, length) int64 token ids.
-    document_ids: by side, the documents that the windows come from.
-    notes: what the user should know about how the windows were drawn.
+    Attributes:
+        calibration: (count, length) int64 token ids.
+        evaluation: (count, length) int64 token ids.
+        document_ids: side -> ids of the documents that its windows come from.
+        decode: turns token ids into text.
+        notes: remarks for the user on how the windows were drawn.
     """
 
     calibration: np.ndarray
@@ -25,21 +28,21 @@ class Sample:
     notes: list[str] = field(default_factory=list)
 
     def calibration_text(self, index: int) -> str:
-        """Calibration window `index` as text."""
+        """Return calibration window `index` as text."""
         return self.decode(self.calibration[index].tolist())
 
     def evaluation_text(self, index: int) -> str:
-        """Evaluation window `index` as text."""
+        """Return evaluation window `index` as text."""
         return self.decode(self.evaluation[index].tolist())
 
     @property
     def documents(self) -> dict[str, int]:
-        """How many documents the calibration and the evaluation windows come from."""
+        """Number of documents that the windows of each side come from."""
         return {side: len(ids) for side, ids in self.document_ids.items()}
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over both arrays: shapes, then little-endian int64 ids, row by row."""
+        """SHA-256 of both arrays: the shape, then the ids as little-endian int64, row by row."""
         digest = hashlib.sha256()
         for windows in (self.calibration, self.evaluation):
             digest.update(repr(windows.shape).encode())

@@ -1,7 +1,7 @@
-"""Drawing windows: documents to two token streams, streams to windows, repeats dropped.
+"""Drawing of windows from a domain: documents to two token streams, streams to windows, repeats dropped.
 
-Documents are shuffled by the seed and dealt to calibration or evaluation, whichever lacks more; each side's
-documents are concatenated with the end-of-text token between them and cut into windows without overlap.
+Documents are shuffled by the seed and assigned to calibration or evaluation, whichever is further from its target;
+each side's documents are concatenated with the end-of-text token between them and cut into disjoint windows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from copal_core.domains.sample import Sample
 from copal_core.domains.streams import Stream, deal_documents, halves, part_regions
 from copal_core.errors import DomainError
 
-_POOL_FACTOR = 8  # tokens to choose from, for each token asked
-_POOL_EXTRA = 150_000  # and never more than so many beyond those asked: keeps large protocols quick
-_CHARACTERS_PER_TOKEN = 6  # a generous guess, for asking a source for enough text
-_TOKENS_PER_BYTE = (
-    4  # never more: a token is a byte or more, a document may have an end and a leading space besides
-)
-_BYTES_PER_TOKEN = 4  # as texts usually have
-_WHOLE = 1_000_000  # characters: a text up to this long is tokenised whole when it is parted by region
+_POOL_FACTOR = 8  # tokens to choose from, for each token needed
+_POOL_EXTRA = 150_000  # but at most this many beyond those needed, which keeps large protocols quick
+_CHARACTERS_PER_TOKEN = 6  # a generous estimate, for requesting enough text from a source
+# an upper bound: a token covers a byte or more, but a document may add an end token and a leading space
+_TOKENS_PER_BYTE = 4
+_BYTES_PER_TOKEN = 4  # typical of text
+_WHOLE = 1_000_000  # characters: a text up to this length is tokenised whole before it is split by region
 
 
 def draw(
@@ -36,15 +35,15 @@ def draw(
     seed: int,
     report: Report = lambda label, done, total: None,
 ) -> Sample:
-    """Draw calibration and evaluation windows that share no document. The same arguments give the same windows.
+    """Draw calibration and evaluation windows that share no document. Equal arguments give equal windows.
 
     Args:
         domain: the source of the text.
         tokenizer: a transformers tokenizer.
-        calibration: how many windows, of how many tokens.
+        calibration: number of windows and their length in tokens.
         evaluation: likewise.
-        seed: decides which documents, and where a window begins.
-        report: is told label, done and total.
+        seed: decides which documents are used and in which order windows are chosen.
+        report: receives label, done and total.
 
     Returns:
         The windows, their text and a hash of their content.
@@ -61,29 +60,28 @@ def draw(
         raise DomainError(
             f"domain '{domain.name}' holds no text; choose a source or a column with text in it"
         )
-    if (
-        sum(len(document.text) for document in documents) > _WHOLE
-    ):  # a shorter text is counted exactly, and soon
+    # only for long texts: a shorter one is soon tokenised, and counted exactly
+    if sum(len(document.text) for document in documents) > _WHOLE:
         size = sum(len(document.text.encode("utf-8", "replace")) for document in documents)
         refuse_hopeless(domain.name, size, calibration, evaluation)
     generator = np.random.default_rng(seed)
     notes = list(pool.notes)
     streams = _streams(documents, tokenizer, wanted, targets, generator, report, notes)
     if any(len(stream) < wanted[side].tokens for side, stream in streams.items()):
-        parted = any(document.side for document in documents)
-        raise too_little(domain.name, streams, wanted, parted)
+        presplit = any(document.side for document in documents)
+        raise too_little(domain.name, streams, wanted, presplit)
     return _windows(domain.name, tokenizer, streams, wanted, generator, notes)
 
 
 def refuse_too_short(domain: Domain, calibration: Windows, evaluation: Windows) -> None:
-    """Raise DomainError where it is known without reading that the text is too short for the windows."""
+    """Raise DomainError if the text is known to be too short for the windows without reading it."""
     size = domain.most_bytes()
     if size:  # an empty file is refused as such when it is read
         refuse_hopeless(domain.name, size, calibration, evaluation)
 
 
 def refuse_hopeless(name: str, size: int, calibration: Windows, evaluation: Windows) -> None:
-    """Raise DomainError where `size` bytes of text cannot hold the windows, whatever the tokenizer."""
+    """Raise DomainError if `size` bytes of text cannot hold the windows, whatever the tokenizer."""
     wanted = {"calibration": calibration, "evaluation": evaluation}
     needed = sum(windows.tokens for windows in wanted.values())
     if needed <= _TOKENS_PER_BYTE * size:
@@ -97,7 +95,7 @@ def refuse_hopeless(name: str, size: int, calibration: Windows, evaluation: Wind
 
 
 def _target(windows: Windows) -> int:
-    """How many tokens to tokenise before choosing `windows` among them."""
+    """Return how many tokens to encode before choosing `windows` among them."""
     return windows.tokens + min((_POOL_FACTOR - 1) * windows.tokens, _POOL_EXTRA)
 
 
@@ -110,14 +108,14 @@ def _streams(
     report: Report,
     notes: list[str],
 ) -> dict[str, Stream]:
-    """Tokens by side, parted by document; by region where there is one document or they are too uneven."""
-    size = 32 * max(windows.length for windows in wanted.values())  # characters of one chunk
+    """Return each side's tokens, split by document, or by region if there are too few or too uneven documents."""
+    size = 32 * max(windows.length for windows in wanted.values())  # characters in one chunk
     if len(documents) > 1:
         streams = deal_documents(documents, tokenizer, targets, size, generator, report)
         if all(len(stream) >= wanted[side].tokens for side, stream in streams.items()):
             return streams
         if any(document.side for document in documents):
-            return streams  # parted by their publisher: too little is too little
+            return streams  # split by the publisher, which a split by region would mix
     needs = {side: windows.tokens for side, windows in wanted.items()}
     if sum(len(document.text) for document in documents) > _WHOLE:
         parts = halves(documents, needs["calibration"] / sum(needs.values()))
@@ -137,7 +135,7 @@ def _windows(
     generator: np.random.Generator,
     notes: list[str],
 ) -> Sample:
-    """Choose evaluation windows, then calibration windows that repeat none of their text."""
+    """Choose evaluation windows, then calibration windows that contain none of their text."""
     candidates = {side: _cut(streams[side], windows.length, generator) for side, windows in wanted.items()}
     evaluation, evaluation_owners = (part[: wanted["evaluation"].count] for part in candidates["evaluation"])
     fresh = without_repeats(candidates["calibration"][0], evaluation)  # (candidates,) bool
@@ -166,7 +164,7 @@ def _windows(
 
 
 def _cut(stream: Stream, length: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """All windows of the stream in a seeded order: (windows, length) ids and (windows, length) owners."""
+    """Cut the stream into windows in a seeded order: ids and owners, each (windows, length) int64."""
     count = len(stream) // length
     order = generator.permutation(count)
     ids, owners = stream.arrays()
@@ -175,28 +173,40 @@ def _cut(stream: Stream, length: int, generator: np.random.Generator) -> tuple[n
 
 
 def too_little(
-    name: str, streams: dict[str, Stream], wanted: dict[str, Windows], parted: bool
+    name: str, streams: dict[str, Stream], wanted: dict[str, Windows], presplit: bool
 ) -> DomainError:
-    """What there is, what is needed, and which windows would fit. parted: the publisher parted the sides."""
+    """Build the error for a short source: tokens available, tokens needed, and windows that would fit.
+
+    Args:
+        name: of the domain.
+        streams: side -> its tokens.
+        wanted: side -> its windows.
+        presplit: the publisher split the source, so that tokens cannot move from one side to the other.
+    """
     lengths = {side: len(stream) for side, stream in streams.items()}
     there = sum(lengths.values())
     asked = " + ".join(f"{windows} for {side}" for side, windows in wanted.items())
     needed = sum(windows.tokens for windows in wanted.values())
     return DomainError(
         f"domain '{name}' holds {there:,} tokens of text, {asked} need {needed:,}; "
-        f"{fitting(lengths if parted else _shares(there, wanted), wanted)}, or choose a source with more text"
+        f"{fitting(lengths if presplit else _shares(there, wanted), wanted)}, or choose a source with more text"
     )
 
 
 def _shares(there: int, wanted: dict[str, Windows]) -> dict[str, int]:
-    """How `there` tokens are best parted: a side that needs less than half gets what it needs."""
+    """Divide `there` tokens between the sides: a side that needs less than half gets all it needs."""
     needs = {side: windows.tokens for side, windows in wanted.items()}
     rest = {side: there - sum(needs.values()) + need for side, need in needs.items()}  # what others leave
     return {side: min(need, max(there // 2, rest[side])) for side, need in needs.items()}
 
 
 def fitting(lengths: dict[str, int], wanted: dict[str, Windows]) -> str:
-    """The largest windows that fit into `lengths` tokens a side: fewer of the same length, else shorter ones."""
+    """Name the largest windows that fit into each side's tokens: fewer of the same length, else shorter ones.
+
+    Args:
+        lengths: side -> tokens available.
+        wanted: side -> windows needed.
+    """
     by_side = [(lengths[side], windows) for side, windows in wanted.items()]
     counts = [min(windows.count, there // windows.length) for there, windows in by_side]
     if all(counts):

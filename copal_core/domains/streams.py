@@ -1,4 +1,4 @@
-"""Token streams of the two sides: which document goes where, and who owns which token."""
+"""Token streams of calibration and evaluation, and the document that each token comes from."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ _BATCH = 16  # chunks tokenised at a time
 
 @dataclass
 class Stream:
-    """Concatenated tokens of one side, with the document that each token came from."""
+    """Concatenated tokens of one side, with the document that each token comes from.
+
+    Attributes:
+        ids: one (n,) int64 array per part.
+        owners: the document of each part.
+        length: number of tokens.
+    """
 
     ids: list[np.ndarray] = field(default_factory=list)
-    owners: list[str] = field(default_factory=list)  # one a part
+    owners: list[str] = field(default_factory=list)
     length: int = 0
 
     def __len__(self) -> int:
@@ -31,23 +37,21 @@ class Stream:
         self.length += len(ids)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """All tokens, and for each the number of its part: (length,) int64 twice."""
+        """Return all tokens and the part number of each: two (length,) int64 arrays."""
         lengths = [len(ids) for ids in self.ids]
         empty = np.empty(0, dtype=np.int64)
         return np.concatenate([empty, *self.ids]), np.repeat(np.arange(len(lengths)), lengths)
 
     def names(self, parts: np.ndarray) -> tuple[str, ...]:
-        """The distinct documents behind part numbers, sorted."""
+        """Return the distinct documents of the given part numbers, sorted."""
         return tuple(sorted({self.owners[part] for part in np.unique(parts)}))
 
 
 def encode(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
-    """Token ids of each text, ended by the end-of-text token where the tokenizer has one."""
+    """Return the (n,) int64 token ids of each text, followed by the end-of-text token if the tokenizer has one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    encoded = tokenizer([encodable(text) for text in texts], add_special_tokens=False, verbose=False)[
-        "input_ids"
-    ]
-    return [np.asarray([*ids, *end], dtype=np.int64) for ids in encoded]
+    encoded = tokenizer([encodable(text) for text in texts], add_special_tokens=False, verbose=False)
+    return [np.asarray([*ids, *end], dtype=np.int64) for ids in encoded["input_ids"]]
 
 
 def deal_documents(
@@ -58,9 +62,20 @@ def deal_documents(
     generator: np.random.Generator,
     report: Report,
 ) -> dict[str, Stream]:
-    """Tokenise shuffled chunks of about `size` characters until both sides hold their target of tokens.
+    """Tokenise shuffled chunks of documents until each side has reached its target.
 
-    Chunks mix long documents with others; all chunks of a document go to the side of its first one.
+    Cutting long documents into chunks mixes them with others; all chunks of a document go to the same side.
+
+    Args:
+        documents: to be split between the sides.
+        tokenizer: a transformers tokenizer.
+        targets: side -> tokens needed.
+        size: of a chunk, in characters.
+        generator: shuffles the chunks.
+        report: receives label, done and total.
+
+    Returns:
+        side -> its tokens; fewer than the target where the documents run out.
     """
     parts = [(document, text) for document in documents for text in chunks(document.text, size)]
     streams = {side: Stream() for side in targets}
@@ -70,7 +85,7 @@ def deal_documents(
     def full(side: str | None) -> bool:
         return side is not None and len(streams[side]) >= targets[side]
 
-    def place() -> None:
+    def assign_waiting() -> None:
         for (document, _), ids in zip(waiting, encode(tokenizer, [text for _, text in waiting]), strict=True):
             emptiest = min(streams, key=lambda side: len(streams[side]) / targets[side])
             side = side_of.setdefault(document.id, emptiest)
@@ -87,9 +102,9 @@ def deal_documents(
             continue
         waiting.append(parts[index])
         if len(waiting) == _BATCH:
-            place()
+            assign_waiting()
     if waiting:
-        place()
+        assign_waiting()
     return streams
 
 
@@ -100,7 +115,18 @@ def part_regions(
     generator: np.random.Generator,
     report: Report,
 ) -> dict[str, Stream]:
-    """All the text as one stream, parted into two contiguous regions in proportion to what each side needs."""
+    """Tokenise all documents as one stream and split it into two contiguous regions.
+
+    Args:
+        documents: in the order of the stream.
+        tokenizer: a transformers tokenizer.
+        needs: side -> tokens needed; the regions are in this proportion.
+        generator: decides which side comes first.
+        report: receives label, done and total.
+
+    Returns:
+        side -> its tokens.
+    """
     whole = Stream()
     for start in range(0, len(documents), _BATCH):
         batch = documents[start : start + _BATCH]
@@ -121,7 +147,7 @@ def part_regions(
 
 
 def halves(documents: list[Document], share: float) -> list[Document]:
-    """All the text as two documents, the first with `share` of the characters."""
+    """Join all text and split it into two documents, the first with `share` of the characters."""
     text = "\n\n".join(document.text for document in documents)
     cut = text.rfind("\n", 0, int(len(text) * share)) + 1 or int(len(text) * share)
     regions = ((0, cut, "calibration"), (cut, len(text), "evaluation"))

@@ -1,4 +1,4 @@
-"""Cutting text at its natural joints: paragraphs, and documents short enough to mix."""
+"""Splitting of text at natural boundaries: paragraphs, and chunks short enough to mix."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ _BLANK_LINES = re.compile(r"\n[ \t\r]*\n\s*")
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs of `text`, as they stand, without the blank lines between them."""
+    """Return the paragraphs of `text`, unchanged, without the blank lines between them."""
     return [part for part in _BLANK_LINES.split(text) if part.strip()]
 
 
 def normalised(text: str) -> str:
-    """`text` in lower case with one space for every run of other than letters and digits: for comparing."""
+    """Return `text` in lower case with one space for every run of non-alphanumeric characters, for comparison."""
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 def encodable(text: str) -> str:
-    """`text` with a question mark for each half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    """Return `text` with a question mark for each lone surrogate, which JSON can represent and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def distinct_paragraphs(text: str, seen: set[str]) -> str:
-    """`text` without the paragraphs already in `seen`; adds the rest to `seen`."""
-    kept = []
+    """Return `text` without the paragraphs already in `seen`; add the others to `seen`."""
+    fresh = []
     for paragraph in paragraphs(text):
         key = normalised(paragraph)
         if key not in seen:
             seen.add(key)
-            kept.append(paragraph)
-    return "\n\n".join(kept)
+            fresh.append(paragraph)
+    return "\n\n".join(fresh)
 
 
 def pieces(text: str, characters: int) -> list[str]:
-    """`text` cut between paragraphs into pieces of about `characters`, in order; none is tiny."""
+    """Cut `text` between paragraphs into pieces of about `characters`; a tiny rest joins the last piece."""
     result: list[str] = []
     current: list[str] = []
     size = 0
@@ -54,15 +54,15 @@ def pieces(text: str, characters: int) -> list[str]:
 
 
 def chunks(text: str, characters: int) -> list[str]:
-    """`text` cut into consecutive chunks of at most about `characters`, at line ends or spaces where there are any."""
+    """Cut `text` into consecutive chunks of about `characters` at most, at line ends or spaces where possible."""
     result = []
     start = 0
     while len(text) - start > characters * 5 // 4:
         end = start + characters
-        for joint in ("\n", " "):
-            found = text.rfind(joint, start + characters // 2, end)
-            if found >= 0:
-                end = found + 1
+        for boundary in ("\n", " "):
+            position = text.rfind(boundary, start + characters // 2, end)
+            if position >= 0:
+                end = position + 1
                 break
         result.append(text[start:end])
         start = end

@@ -57,7 +57,7 @@ def spawn(arguments: list[str], log: Path) -> None:
     """
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    turn = queueing.take(runs_root(), log.parent)
+    turn = queueing.enqueue(runs_root(), log.parent)
     try:
         with open(log, "ab") as file:
             process = subprocess.Popen(

@@ -1,5 +1,5 @@
-"""From records to tables and plotly figures. Nothing here imports torch or streamlit.
+"""Tables and plotly figures of a run's records. Nothing here imports torch or streamlit.
 
-Each module pairs a function that makes a small table with one that draws it, so that a page can show
-and offer for download exactly the numbers that are drawn.
+Each module pairs a function that builds a small table with one that draws it, so that a page can show, and offer for
+download, exactly the numbers in the figure.
 """

@@ -1,4 +1,4 @@
-"""What restoring each part of a model returned: ranked bars, the largest at the top."""
+"""Loss regained by restoring each part of a model, as ranked bars with the largest at the top."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import plotly.graph_objects as go
 from copal_core.figures.numbers import percent, signed
 from copal_core.figures.template import DENSE_COLOUR, KEPT_COLOUR, REVIVED_COLOUR, figure
 
-MOST = 30  # bars; the table has all
+MOST = 30  # bars; the table contains all parts
 
 
 def attribution_table(parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """part, nats, error, share, windows, in the order of the ranking."""
+    """Return the columns part, nats, error, share and windows, in the order of the ranking."""
     columns = ["part", "nats", "error", "share", "windows"]
     return pd.DataFrame([[part[name] for name in columns] for part in parts], columns=columns)
 
 
 def attribution_figure(table: pd.DataFrame, forgotten: float) -> go.Figure:
-    """Bars of returned nats with their standard errors. Beyond MOST parts, the lowest are left out.
+    """Draw the regained nats with standard errors, of the MOST highest parts at most.
 
-    forgotten: nats a token of the whole model, marked by a line where it is within reach.
+    Args:
+        table: as `attribution_table` returns it.
+        forgotten: forgetting of the whole model in nats per token, marked by a line if it is within range.
     """
     shown = table.head(MOST)
     colours = [KEPT_COLOUR if value >= 0 else REVIVED_COLOUR for value in shown["nats"]]
@@ -51,7 +53,7 @@ def attribution_figure(table: pd.DataFrame, forgotten: float) -> go.Figure:
     reach = float((shown["nats"] + shown["error"]).max()) if len(shown) else 0.0
     near = 0 < forgotten <= 1.6 * reach
     line = {"color": DENSE_COLOUR, "width": 2, "dash": "longdash"}
-    mark = {
+    forgotten_line = {
         "type": "line",
         "yref": "y domain",
         "y0": 0,
@@ -63,7 +65,7 @@ def attribution_figure(table: pd.DataFrame, forgotten: float) -> go.Figure:
     return figure(
         bars,
         height=90 + 22 * max(3, len(shown)),
-        shapes=[mark] if near else [],
+        shapes=[forgotten_line] if near else [],
         bargap=0.25,
         xaxis={
             "title": "loss returned, nats a token",

@@ -1,4 +1,4 @@
-"""Relearned scales of one layer's singular bases: before, after, and which were dropped and added."""
+"""Relearned scales of one layer's singular bases, before and after, with dropped and added bases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _DROPPED = "#D55E00"
 
 
 def bases_table(entry: Mapping[str, Any]) -> pd.DataFrame:
-    """basis (1 is the largest at first), before, after (NaN when dropped) and kept. entry: one layer of bases.json."""
+    """Return the columns basis (1 is the largest before), before, after (NaN if dropped) and kept.
+
+    Args:
+        entry: one layer of bases.json.
+    """
     before = np.asarray(entry["before"], dtype=float)
     after = np.full(len(before), np.nan)
     after[np.asarray(entry["kept"], dtype=int)] = np.abs(np.asarray(entry["after"], dtype=float))
@@ -26,7 +30,7 @@ def bases_table(entry: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def bases_figure(table: pd.DataFrame) -> go.Figure:
-    """The scales before as a grey line, those that stayed as dots, dropped ones as crosses on the line."""
+    """Draw the scales before as a grey line, relearned ones as dots, dropped ones as crosses on the line."""
     kept, dropped = table[table["kept"]], table[~table["kept"]]
     hover = "basis %{x}<br>%{y:.4g}<extra></extra>"
     traces = [
@@ -58,23 +62,28 @@ def bases_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def layers_table(bases: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """block, projection, bases, kept, added, surprising: kept bases that are not among the largest of that number."""
+    """Return one row per layer: block, projection, bases, kept, added and surprising.
+
+    A kept basis is surprising if truncation by size to the same number of bases would have dropped it.
+    """
     rows = []
-    for one in bases:
-        kept = np.asarray(one["kept"], dtype=int)
+    for layer in bases:
+        kept = np.asarray(layer["kept"], dtype=int)
         surprising = int((kept >= len(kept)).sum())
         rows.append(
-            (one["block"], one["projection"], len(one["before"]), len(kept), one["added"], surprising)
+            (layer["block"], layer["projection"], len(layer["before"]), len(kept), layer["added"], surprising)
         )
     return pd.DataFrame(rows, columns=["block", "projection", "bases", "kept", "added", "surprising"])
 
 
 def in_words(table: pd.DataFrame, added: int) -> str:
-    """What became of one layer's bases."""
+    """Summarise one layer's bases in two or three sentences."""
     kept = int(table["kept"].sum())
     surprising = int((table.loc[table["kept"], "basis"] > kept).sum())
-    moved = table.loc[table["kept"]]
-    change = float((moved["after"] / moved["before"].replace(0, np.nan) - 1).abs().median()) if kept else 0.0
+    scales = table.loc[table["kept"]]
+    change = (
+        float((scales["after"] / scales["before"].replace(0, np.nan) - 1).abs().median()) if kept else 0.0
+    )
     return (
         f"{kept} of {len(table)} bases were kept and {added} new ones added. {surprising} of the kept ones are smaller "
         f"than bases that plain svd would have kept. The typical scale changed by {percent(change)}."

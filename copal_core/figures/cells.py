@@ -1,4 +1,4 @@
-"""One linear layer from close by: its pooled weight map, its scores, its rows and heads."""
+"""Details of one linear layer: pooled weight map, scores, rows and heads."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from copal_core.figures.template import (
 
 Tiles = Mapping[str, NDArray[Any]]
 _THRESHOLD = "#D55E00"
-_NOTHING = 1e-25  # a tile of pruned weights alone scores zero, which has no logarithm
+_NOTHING = 1e-25  # a tile of pruned weights only scores zero, which has no logarithm
 
 
 def score_range(*tiles: Tiles) -> Range:
-    """One log10 colour range for the weight maps that are compared."""
+    """Return a common log10 colour range for all weight maps that are compared."""
     positive = [tile["score"][tile["score"] > _NOTHING] for tile in tiles if "score" in tile]
     values = np.log10(np.concatenate(positive).astype(float)) if positive else np.array([])
     if not len(values):
@@ -40,20 +40,20 @@ def score_range(*tiles: Tiles) -> Range:
 
 
 def map_table(tiles: Tiles, kind: str) -> pd.DataFrame:
-    """The pooled map as a table: one row a pooled output row, one column a pooled input."""
+    """Return the pooled map as a table with one row per pooled output and one column per pooled input."""
     values = np.asarray(tiles[kind], dtype=float)
     return pd.DataFrame(values, columns=[f"in {index}" for index in range(values.shape[1])])
 
 
 def score_map(tiles: Tiles, shape: tuple[int, int], colours: Range) -> go.Figure:
-    """Mean score of each tile of the (out, in) weight, coloured by its logarithm."""
+    """Draw the mean score of each tile of the (out, in) weight, coloured by its logarithm."""
     scores = np.asarray(tiles["score"], dtype=float)
     z = np.log10(np.where(scores > _NOTHING, scores, np.nan))
     return _weight_map(z, shape, colours, log_ticks(*colours), "score %{customdata:.3g}", scores)
 
 
 def kept_map(tiles: Tiles, shape: tuple[int, int]) -> go.Figure:
-    """Share of weights kept in each tile, always from 0 to 100 %."""
+    """Draw the share of weights kept in each tile, on a fixed scale from 0 to 100 %."""
     kept = np.asarray(tiles["kept"], dtype=float)
     ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"]}
     shares = np.vectorize(percent, otypes=[object])(kept, 0)
@@ -95,7 +95,7 @@ def _weight_map(
 
 
 def histogram_table(tiles: Tiles) -> pd.DataFrame:
-    """score_from, score_to, kept, pruned: weights of the layer in each bin of log10(score)."""
+    """Return the columns score_from, score_to, kept and pruned: weights in each bin of log10(score)."""
     edges, counts = np.asarray(tiles["edges"], dtype=float), np.asarray(tiles["histogram"])
     return pd.DataFrame(
         {
@@ -108,7 +108,12 @@ def histogram_table(tiles: Tiles) -> pd.DataFrame:
 
 
 def histogram_figure(table: pd.DataFrame, threshold: tuple[float, float, float] | None) -> go.Figure:
-    """Kept and pruned weights by score; `threshold` is its (5 %, 50 %, 95 %) over comparison groups."""
+    """Draw kept and pruned weights by score.
+
+    Args:
+        table: as `histogram_table` returns it.
+        threshold: quantiles (5 %, 50 %, 95 %) of the threshold over the comparison groups, if there is one.
+    """
     low, high = np.log10(table["score_from"]), np.log10(table["score_to"])
     centres, widths = (low + high) / 2, high - low
     traces = [
@@ -155,13 +160,13 @@ def _threshold_marks(threshold: tuple[float, float, float] | None) -> list[dict[
 
 
 def rows_table(tiles: Tiles, rows: int) -> pd.DataFrame:
-    """row (centre of each pooled group of output neurons), kept."""
+    """Return the columns row (centre of each pooled group of output neurons) and kept."""
     kept = np.asarray(tiles["row_kept"], dtype=float)
     return pd.DataFrame({"row": (np.arange(len(kept)) + 0.5) * rows / max(1, len(kept)), "kept": kept})
 
 
 def rows_figure(table: pd.DataFrame) -> go.Figure:
-    """Share kept along the output neurons."""
+    """Draw the share kept along the output neurons."""
     line = go.Scatter(
         x=table["row"],
         y=table["kept"],
@@ -179,7 +184,7 @@ def rows_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def heads_table(tiles: Tiles) -> pd.DataFrame | None:
-    """head, kept, score; None for layers without heads."""
+    """Return the columns head, kept and score; None for layers without heads."""
     if "head_kept" not in tiles or not len(tiles["head_kept"]):
         return None
     kept, score = (np.asarray(tiles[name], dtype=float) for name in ("head_kept", "head_score"))
@@ -187,8 +192,12 @@ def heads_table(tiles: Tiles) -> pd.DataFrame | None:
 
 
 def heads_figure(table: pd.DataFrame, beside: Sequence[pd.DataFrame] = ()) -> go.Figure:
-    """Mean score of each attention head, hover shows the share kept; logarithmic where the scores span decades,
-    here or in a table that it is compared with."""
+    """Draw the mean score of each attention head; the hover text shows the share kept.
+
+    Args:
+        table: as `heads_table` returns it.
+        beside: tables of the figures shown beside it; the axis is logarithmic if scores span decades in any of them.
+    """
     marks = go.Scatter(
         x=table["head"],
         y=table["score"],
@@ -197,7 +206,7 @@ def heads_figure(table: pd.DataFrame, beside: Sequence[pd.DataFrame] = ()) -> go
         customdata=[percent(share) for share in table["kept"]],
         hovertemplate="head %{x}<br>mean score %{y:.3g}<br>%{customdata} kept<extra></extra>",
     )
-    scores = [one["score"].to_numpy(float) for one in (table, *beside)]
+    scores = [heads["score"].to_numpy(float) for heads in (table, *beside)]
     wide = all((values > 0).all() for values in scores) and logarithmic(*scores)
     scale = {"type": "log", "exponentformat": "power", "nticks": 5} if wide else {"rangemode": "tozero"}
     return figure(

@@ -1,4 +1,4 @@
-"""The error of the finite-difference estimator against its step."""
+"""Error of the finite-difference estimator as a function of its step."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from copal_core.figures.template import figure, method_colour
 
 
 def estimator_table(epsilons: Sequence[float], errors: Sequence[float]) -> pd.DataFrame:
-    """epsilon, relative_error."""
+    """Return the columns epsilon and relative_error."""
     return pd.DataFrame({"epsilon": list(epsilons), "relative_error": list(errors)})
 
 
 def estimator_figure(table: pd.DataFrame, chosen: float) -> go.Figure:
-    """Relative error over the step, both logarithmic; the chosen step is marked."""
+    """Draw the relative error over the step, both logarithmic; the chosen step is marked."""
     line = go.Scatter(
         x=table["epsilon"],
         y=table["relative_error"],

@@ -1,4 +1,4 @@
-"""What each domain costs over the steps: perplexity matrix, forgetting curves, backward transfer."""
+"""Perplexity of each domain over the steps: perplexity matrix, forgetting curves, backward transfer."""
 
 from __future__ import annotations
 
@@ -29,21 +29,24 @@ SUMMARY = ["method", "average", "backward_transfer", "forward_transfer", "larges
 
 
 def matrix_table(perplexity: pd.DataFrame, method: str, domains: Sequence[str]) -> pd.DataFrame:
-    """One row a step (0 is the dense model), one column a domain; NaN where not computed yet."""
+    """Return perplexities with one row per step (0 is the dense model) and one column per domain; NaN if missing."""
     matrix = perplexity_matrix(perplexity, method, list(domains))
     steps = ["dense", *(f"step {index}" for index in range(1, len(domains) + 1))]
     return pd.DataFrame(matrix, columns=list(domains), index=pd.Index(steps, name="step"))
 
 
 def ratio_range(tables: Sequence[pd.DataFrame]) -> Range:
-    """One range of log2(perplexity / dense) for all matrices that are compared: from 0, the dense model, to the
-    highest, and at least to twice the dense perplexity, so that a small loss is not painted as a great one."""
+    """Return a common range of log2(perplexity / dense) for all matrices that are compared.
+
+    It reaches from 0, the dense model, to the highest value, but at least to twice the dense perplexity, so that a
+    small loss is not coloured like a large one.
+    """
     values = np.concatenate([_ratios(table).ravel() for table in tables]) if tables else np.array([])
     return 0.0, max(1.0, *values[np.isfinite(values)])
 
 
 def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
-    """The perplexity matrix; a cell's colour is how many times the dense perplexity it is."""
+    """Draw the perplexity matrix; a cell's colour is its ratio to the dense perplexity."""
     ratios = _ratios(table)
     values = table.to_numpy(float)
     ticks = np.linspace(colours[0], colours[1], 4)
@@ -85,7 +88,7 @@ def matrix_figure(table: pd.DataFrame, colours: Range) -> go.Figure:
 def curve_table(
     perplexity: pd.DataFrame, methods: Sequence[str], domains: Sequence[str], domain: str
 ) -> pd.DataFrame:
-    """step, then one column a method: perplexity on `domain` after each step; step 0 is the dense model."""
+    """Return step and one column per method: perplexity on `domain` after each step; step 0 is the dense model."""
     column = list(domains).index(domain)
     table = pd.DataFrame({"step": range(len(domains) + 1)})
     for method in methods:
@@ -94,10 +97,12 @@ def curve_table(
 
 
 def curve_figure(table: pd.DataFrame, added: int, beside: Sequence[pd.DataFrame] = ()) -> go.Figure:
-    """Perplexity of one domain over the steps by method; the dense model is the grey line.
+    """Draw the perplexity of one domain over the steps by method; the dense model is the grey line.
 
-    added: the step in which the domain itself was added (1-based), marked in the figure.
-    beside: the tables of the panels that it is compared with, so that all have the same kind of axis.
+    Args:
+        table: as `curve_table` returns it.
+        added: the step (1-based) in which the domain itself was added, marked in the figure.
+        beside: tables of the panels shown beside it, so that all have the same kind of axis.
     """
     dense = table.iloc[0, 1] if table.shape[1] > 1 else np.nan
     lines = [
@@ -111,7 +116,7 @@ def curve_figure(table: pd.DataFrame, added: int, beside: Sequence[pd.DataFrame]
         )
         for method in table.columns[1:]
     ]
-    panels = [one.to_numpy(float)[:, 1:].ravel() for one in (table, *beside)]
+    panels = [panel.to_numpy(float)[:, 1:].ravel() for panel in (table, *beside)]
     yaxis = {"title": "perplexity", "tickformat": "~s", "nticks": 6, "fixedrange": True}
     if logarithmic(*panels):
         yaxis |= {"type": "log", "dtick": "D2" if _spread(panels[0]) < 100 else 1}
@@ -125,9 +130,9 @@ def curve_figure(table: pd.DataFrame, added: int, beside: Sequence[pd.DataFrame]
 
 
 def summary_table(perplexity: pd.DataFrame, methods: Sequence[str], domains: Sequence[str]) -> pd.DataFrame:
-    """method, average, backward_transfer, forward_transfer, largest_forgetting; unfinished methods are left out.
+    """Return the columns SUMMARY, one row per finished method.
 
-    forward_transfer: the mean over the domains from the second on.
+    The forward transfer is the mean over the domains from the second on.
     """
     rows = []
     for method in methods:
@@ -146,17 +151,17 @@ def summary_table(perplexity: pd.DataFrame, methods: Sequence[str], domains: Seq
 
 
 def dense_average(perplexity: pd.DataFrame, domains: Sequence[str]) -> float:
-    """Mean perplexity of the dense model over the domains; NaN before it was computed."""
+    """Return the dense model's mean perplexity over the domains; NaN before it is computed."""
     return float(perplexity_matrix(perplexity, "dense", list(domains))[0].mean())
 
 
 def transfer_figure(summary: pd.DataFrame) -> go.Figure:
-    """Backward transfer by method; the dense model, which never changes, is the line at 0."""
+    """Draw backward transfer by method; the dense model, which never changes, is the line at 0."""
     return _bars(summary, "backward_transfer", "backward transfer (perplexity)", 0.0, signed)
 
 
 def average_figure(summary: pd.DataFrame, dense: float) -> go.Figure:
-    """Average final perplexity by method, with the dense model's line."""
+    """Draw average final perplexity by method, with a line for the dense model."""
     return _bars(summary, "average", "average perplexity", dense, compact)
 
 
@@ -176,10 +181,19 @@ def outcome_bars(
     line: float,
     text: Callable[[float], str],
 ) -> go.Figure:
-    """One bar for each of `values`, in their order from below, in its method's colour; the dense model is a line."""
+    """Draw one bar per value in its method's colour, and a line for the dense model.
+
+    Args:
+        values: the bars' lengths, from bottom to top.
+        names: their labels.
+        methods: their methods.
+        title: of the axis.
+        line: value of the dense model; NaN for no line.
+        text: formats a value.
+    """
     bars = go.Bar(
         x=values,
-        # options on a line of their own leave the bars their room
+        # options on a separate line leave more space for the bars
         y=[label(name).replace("[", "<br>[") for name in names],
         orientation="h",
         marker={"color": [method_colour(method) for method in methods]},
@@ -189,7 +203,7 @@ def outcome_bars(
         hovertemplate="%{y}<br>%{text}<extra></extra>",
     )
     low, high = (min(0.0, values.min()), max(0.0, values.max())) if len(values) else (0.0, 1.0)
-    pad = 0.24 * ((high - low) or 1)  # room for the numbers, on a narrow screen too
+    pad = 0.24 * ((high - low) or 1)  # space for the numbers, also on a narrow screen
     ends = [low - (pad if low < 0 else 0), high + pad]
     axis = {"title": title, "fixedrange": True, "range": ends, "showgrid": True, "nticks": 5, "tickangle": 0}
     return figure(
@@ -203,13 +217,13 @@ def outcome_bars(
 
 
 def _spread(values: np.ndarray) -> float:
-    """How many times the smallest positive value the largest one is."""
+    """Return the ratio of the largest to the smallest positive value."""
     values = values[np.isfinite(values) & (values > 0)]
     return float(values.max() / values.min()) if len(values) else 1.0
 
 
 def _ratios(table: pd.DataFrame) -> np.ndarray:
-    """log2 of perplexity over the dense model's."""
+    """Return log2(perplexity / dense), of the table's shape."""
     values = table.to_numpy(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log2(values / values[0])

@@ -1,4 +1,4 @@
-"""Layer × projection maps: one value for each linear layer of the model."""
+"""Block × projection maps: one value for each linear layer of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a cell shows. `logarithmic`: coloured by log10, compared by ratio."""
+    """Quantity shown in a cell. If `logarithmic`, it is coloured by log10 and compared by ratio."""
 
     column: str
     label: str
@@ -32,8 +32,8 @@ METRICS = {
     "memory": Metric(
         "score_mean",
         "Mean score, strategy's memory",
-        "Mean importance score of the layer's weights, computed from the statistics the strategy remembers: "
-        "what decided the mask.",
+        "Mean importance score of the layer's weights, computed from the statistics the strategy remembers. "
+        "These scores decided the mask.",
     ),
     "domain": Metric(
         "score_domain_mean",
@@ -52,14 +52,14 @@ METRICS = {
 
 
 def metric_named(name: str) -> Metric:
-    """Raises InvalidValueError that lists the metrics."""
+    """Return a metric by name. Raises InvalidValueError for an unknown name, with the list of metrics."""
     if name not in METRICS:
         raise InvalidValueError(f"metric '{name}' is not known; known: {', '.join(METRICS)}")
     return METRICS[name]
 
 
 def layer_table(layers: pd.DataFrame, method: str, step: int, metric: str) -> pd.DataFrame:
-    """block, projection, value for one method and step; no rows before anything was computed."""
+    """Return block, projection and value for one method and step; empty before the step is computed."""
     chosen = layers[(layers["method"] == method) & (layers["step"] == step)]
     column = metric_named(metric).column
     value = 1 - chosen["pruned"] / chosen["weights"] if column == "kept" else chosen[column]
@@ -69,7 +69,7 @@ def layer_table(layers: pd.DataFrame, method: str, step: int, metric: str) -> pd
 
 
 def difference_table(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """block, projection, first, second, value: log2 of second / first, or second − first for shares."""
+    """Return block, projection, first, second and value: log2(second / first), or second − first for shares."""
     joined = first.merge(second, on=["block", "projection"], suffixes=("_first", "_second"))
     a, b = joined["value_first"].to_numpy(float), joined["value_second"].to_numpy(float)
     if metric_named(metric).logarithmic:
@@ -89,7 +89,7 @@ def difference_table(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> 
 
 
 def colour_range(metric: str, *tables: pd.DataFrame) -> Range:
-    """One colour range for all panels that are compared, in log10 for logarithmic metrics."""
+    """Return a common colour range for all panels that are compared, in log10 for logarithmic metrics."""
     values = np.concatenate([table["value"].to_numpy(float) for table in tables]) if tables else np.array([])
     if metric_named(metric).logarithmic:
         values = np.log10(values[values > 0])
@@ -103,7 +103,15 @@ def colour_range(metric: str, *tables: pd.DataFrame) -> Range:
 def layer_figure(
     table: pd.DataFrame, metric: str, colours: Range, blocks: int, marked: tuple[int, str] | None = None
 ) -> go.Figure:
-    """A heatmap of blocks (across) and projections (down); `marked` outlines one (block, projection)."""
+    """Draw a heatmap of blocks (across) and projections (down).
+
+    Args:
+        table: as `layer_table` returns it.
+        metric: name in METRICS.
+        colours: as `colour_range` returns it.
+        blocks: number of decoder blocks.
+        marked: (block, projection) of a cell to outline.
+    """
     chosen = metric_named(metric)
     shown = table.assign(text=[_value_text(value, chosen) for value in table["value"]])
     z = _grid(shown, "value", blocks)
@@ -125,9 +133,14 @@ def difference_figure(
     marked: tuple[int, str] | None = None,
     most: float = math.inf,
 ) -> go.Figure:
-    """Where the second map is higher (orange) or lower (blue) than the first; white is no change.
+    """Draw where the second map is higher (orange) or lower (blue) than the first; white is no change.
 
-    most: the colour scale ends there at the latest, so that one extreme layer does not pale all others.
+    Args:
+        table: as `difference_table` returns it.
+        metric: name in METRICS.
+        blocks: number of decoder blocks.
+        marked: (block, projection) of a cell to outline.
+        most: upper limit of the colour scale, so that one extreme layer does not make all others look pale.
     """
     logarithmic = metric_named(metric).logarithmic
     values = table["value"].to_numpy(float)
@@ -140,7 +153,7 @@ def difference_figure(
 
 
 def cell_of(point: dict[str, object]) -> tuple[int, str] | None:
-    """The (block, projection) of a selected point, or None when it is not a cell of a map."""
+    """Return the (block, projection) of a selected point; None if it is not a cell of a map."""
     block, projection = point.get("x"), point.get("y")
     if isinstance(block, int | float) and math.isfinite(block) and projection in PROJECTIONS:
         return int(block), str(projection)
@@ -168,7 +181,7 @@ def _map(
         hoverinfo="skip",
         colorbar={"tickmode": "array", **ticks},
     )
-    # heatmaps cannot be clicked to select; an invisible marker on each cell can, and carries the hover text
+    # heatmap cells cannot be selected by clicking; an invisible marker on each can, and carries the hover text
     cells = go.Scatter(
         x=shown["block"],
         y=shown["projection"],
@@ -204,7 +217,7 @@ def _map(
 
 
 def _outline(marked: tuple[int, str] | None) -> list[dict[str, Any]]:
-    """A double line around one cell, seen on dark and on light colours."""
+    """Return a double line around one cell, visible on dark and on light colours."""
     if marked is None:
         return []
     row = PROJECTIONS.index(marked[1])

@@ -1,4 +1,4 @@
-"""Masks against low rank at the same stored bytes: curves, and readings in words."""
+"""Masks compared with low rank at the same stored bytes: curves, and values in words."""
 
 from __future__ import annotations
 
@@ -13,23 +13,30 @@ import plotly.graph_objects as go
 from copal_core.figures.numbers import percent
 from copal_core.figures.template import figure, label, log_ticks, method_colour, percent_ticks, upright
 
-LOWEST = 1e-5  # errors below one in 100,000 are drawn there
+LOWEST = 1e-5  # smaller errors are drawn at this value
 _DASH = {"mask": "solid", "rank": "dash", "point": "solid"}
 
 
 def reading_table(readings: Sequence[Any]) -> pd.DataFrame:
-    """method, domain, kind, amount, parameters, bytes, error: one row a method and domain at one budget.
+    """Return one row per method and domain at one budget.
 
-    readings: objects with these attributes. amount: share removed of a mask, rank of a decomposition.
+    Args:
+        readings: objects with the attributes method, domain, kind, share, amount (the share removed by a mask, or
+            the rank of a decomposition), parameters, bytes and error.
     """
     columns = ["method", "domain", "kind", "share", "amount", "parameters", "bytes", "error"]
-    return pd.DataFrame([[getattr(one, name) for name in columns] for one in readings], columns=columns)
+    rows = [[getattr(reading, name) for name in columns] for reading in readings]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, share: float) -> go.Figure:
-    """Relative output error on `domain` over the kept bytes, log y; the budget is marked.
+    """Draw the relative output error on one domain over the bytes kept, with a logarithmic error axis.
 
-    curves: method, domain, kind, share, error. readings: a `reading_table` at the budget `share`.
+    Args:
+        curves: columns method, domain, kind, share and error.
+        readings: as `reading_table` returns it, at the budget `share`.
+        domain: to draw.
+        share: budget to mark, as a share of the dense bytes.
     """
     chosen = curves[curves["domain"] == domain]
     error = chosen["error"].to_numpy(float)
@@ -50,8 +57,8 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
     ]
     traces += _points(chosen[chosen["kind"] == "point"])
     traces.append(_marks(readings, domain, share))
-    found = drawn[np.isfinite(drawn)]
-    bottom, top = (float(found.min()), max(1.0, float(found.max()))) if len(found) else (LOWEST, 1.0)
+    finite = drawn[np.isfinite(drawn)]
+    bottom, top = (float(finite.min()), max(1.0, float(finite.max()))) if len(finite) else (LOWEST, 1.0)
     ticks = log_ticks(np.log10(bottom), np.log10(top))["tickvals"]
     return figure(
         *traces,
@@ -75,7 +82,7 @@ def curves_figure(curves: pd.DataFrame, readings: pd.DataFrame, domain: str, sha
 
 
 def _points(points: pd.DataFrame) -> list[dict[str, Any]]:
-    """Single structures, such as 2:4, as diamonds in their methods' colours."""
+    """Draw structures of one fixed size, such as 2:4, as diamonds in their methods' colours."""
     if not len(points):
         return []
     colours = [method_colour(f"{str(name).split()[0]}:none") for name in points["method"]]
@@ -100,7 +107,7 @@ def _hovers(points: pd.DataFrame) -> list[str]:
 
 
 def _marks(readings: pd.DataFrame, domain: str, share: float) -> dict[str, Any]:
-    """A dot on every curve where the slider stands."""
+    """Draw a dot on every curve at the slider's budget."""
     at = readings[(readings["domain"] == domain) & (readings["kind"] != "point") & (readings["error"] > 0)]
     return {
         "type": "scatter",
@@ -113,34 +120,34 @@ def _marks(readings: pd.DataFrame, domain: str, share: float) -> dict[str, Any]:
 
 
 def structure_words(kind: str, amount: float, share: float = 0.5) -> str:
-    """'removed 50 %', 'rank 162' or, where nothing is taken away, 'dense'."""
+    """Return 'removed 50 %', 'rank 162' or, at a share of 1, 'dense'."""
     if share >= 1:
         return "dense"
     return f"rank {amount:.0f}" if kind == "rank" else f"removed {percent(amount)}"
 
 
 def lost(error: float) -> str:
-    """An error as people say it: 3.1 %, 0.02 %; tiny ones are less than 0.001 %."""
+    """Format an error with two significant figures: 3.1 %, 0.02 %, or < 0.001 %."""
     if error <= 0:
         return "0 %"
     if error < 1e-5:
         return "< 0.001 %"
-    decimals = max(0, 1 - math.floor(math.log10(100 * error)))  # two significant figures
+    decimals = max(0, 1 - math.floor(math.log10(100 * error)))
     return percent(error, decimals)
 
 
 def best_of_each(readings: pd.DataFrame, domain: str) -> tuple[pd.Series | None, pd.Series | None]:
-    """The mask and the decomposition that lose least on `domain`; None where there is none."""
-    at = readings[readings["domain"] == domain]
-    found = []
+    """Return the mask and the decomposition with the least error on `domain`; None where there is none."""
+    on_domain = readings[readings["domain"] == domain]
+    best = []
     for kind in ("mask", "rank"):
-        part = at[at["kind"] == kind]
-        found.append(part.loc[part["error"].idxmin()] if len(part) else None)
-    return found[0], found[1]
+        part = on_domain[on_domain["kind"] == kind]
+        best.append(part.loc[part["error"].idxmin()] if len(part) else None)
+    return best[0], best[1]
 
 
 def in_words(readings: pd.DataFrame, domain: str, share: float) -> str:
-    """What a mask and low rank lose of this layer on `domain` at the same bytes, and which loses less."""
+    """Compare the best mask with the best low rank on `domain` at the same bytes, in one or two sentences."""
     mask, rank = best_of_each(readings, domain)
     if mask is None or rank is None:
         return "There is nothing to compare."

@@ -1,4 +1,4 @@
-"""Redundant neurons: the map of a block, a pair's activations, shares removed, and how much the criterion matters."""
+"""Redundant neurons: a block's map, a pair's activations, perplexity by share removed, spread between criteria."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ RANDOM = "random-neurons"
 
 
 def map_figure(nats: NDArray[Any], neurons: int) -> go.Figure:
-    """nats: (side, side) of pairs of neurons in the order of their groups; colour is logarithmic."""
+    """Draw the mutual information of all pairs of neurons on a logarithmic colour scale.
+
+    Args:
+        nats: (side, side), pooled, with the neurons in the order of their groups.
+        neurons: number of neurons.
+    """
     side = len(nats)
     positive = nats[nats > 0]
     low, high = (float(np.quantile(positive, q)) for q in (0.02, 0.999)) if len(positive) else (1e-4, 1e-3)
     low, high = np.log10(low), np.log10(max(high, 1.05 * low))
-    place = (np.arange(side) + 0.5) * neurons / side
+    centres = (np.arange(side) + 0.5) * neurons / side
     heatmap = go.Heatmap(
         z=np.log10(np.maximum(nats, 1e-12)),
-        x=place,
-        y=place,
+        x=centres,
+        y=centres,
         customdata=nats,
         hovertemplate="neurons near %{x:.0f} and %{y:.0f} of the order<br>%{customdata:.2g} nats<extra></extra>",
         zmin=low,
@@ -56,7 +61,7 @@ def map_figure(nats: NDArray[Any], neurons: int) -> go.Figure:
 
 
 def pair_figure(pair: Mapping[str, Any]) -> go.Figure:
-    """The two neurons' activations, one point a token."""
+    """Draw the activations of two neurons, one point per token."""
     points = go.Scatter(
         x=pair["x"],
         y=pair["y"],
@@ -74,7 +79,7 @@ def pair_figure(pair: Mapping[str, Any]) -> go.Figure:
 
 
 def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """neuron, other neuron, copula and neighbours in nats, from the most redundant pair."""
+    """Return neuron, other, copula_nats and neighbours_nats of each pair, in the given order."""
     rows = [(p["one"], p["other"], p["information"], p["neighbours"]) for p in pairs]
     return pd.DataFrame(rows, columns=["neuron", "other", "copula_nats", "neighbours_nats"])
 
@@ -82,7 +87,7 @@ def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def share_table(
     config: RunConfig, perplexity: pd.DataFrame, domains: Sequence[str], step: int
 ) -> pd.DataFrame:
-    """method (without its share), share, domain, perplexity after `step`, of methods that remove neurons."""
+    """Return method (without its share), share, domain and perplexity after `step`, for neuron selectors."""
     rows = []
     for method in config.methods:
         if "share" not in method.options and method.name not in NEURON_COLOURS:
@@ -90,14 +95,20 @@ def share_table(
         share = float(method.options.get("share", 0.1))
         rest = {key: value for key, value in method.options.items() if key != "share"}
         name = str(method.model_copy(update={"options": rest}))
-        found = perplexity[(perplexity["method"] == str(method)) & (perplexity["step"] == step)]
-        rows += [(name, share, row.domain, float(row.perplexity)) for row in found.itertuples()]
+        measured = perplexity[(perplexity["method"] == str(method)) & (perplexity["step"] == step)]
+        rows += [(name, share, row.domain, float(row.perplexity)) for row in measured.itertuples()]
     table = pd.DataFrame(rows, columns=["method", "share", "domain", "perplexity"])
     return table[table["domain"].isin(domains)].sort_values(["method", "share"]).reset_index(drop=True)
 
 
 def share_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str) -> go.Figure:
-    """Perplexity of one domain over the share of neurons removed; every line begins at the dense model."""
+    """Draw the perplexity of one domain over the share of neurons removed; lines begin at the dense model.
+
+    Args:
+        table: as `share_table` returns it.
+        dense: domain -> perplexity of the dense model.
+        domain: to draw.
+    """
     panels = [[dense[name], *part["perplexity"]] for name, part in table.groupby("domain")]
     table = table[table["domain"] == domain]
     traces = []
@@ -111,8 +122,8 @@ def share_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str) -
                 name=label(method),
                 line={"color": method_colour(str(method)), "dash": method_dash(str(method))},
                 customdata=[
-                    f"{percent(at)} removed: {compact(value)}"
-                    for at, value in zip(shares, values, strict=True)
+                    f"{percent(share)} removed: {compact(value)}"
+                    for share, value in zip(shares, values, strict=True)
                 ],
                 hovertemplate=f"{label(method)}<br>%{{customdata}}<extra></extra>",
             )
@@ -126,24 +137,28 @@ def share_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str) -
 
 
 def standing(table: pd.DataFrame, share: float) -> pd.DataFrame:
-    """method, average perplexity over the domains at one share, lowest first; unfinished methods are left out."""
+    """Return each finished method's average perplexity over the domains at one share, lowest first."""
     part = table[np.isclose(table["share"], share)]
-    complete = part.groupby("method")["domain"].nunique()
-    known = complete[complete == part["domain"].nunique()].index
-    found = part[part["method"].isin(known)].groupby("method", as_index=False)["perplexity"].mean()
-    return found.sort_values("perplexity").reset_index(drop=True)
+    domains = part.groupby("method")["domain"].nunique()
+    finished = domains[domains == part["domain"].nunique()].index
+    ranked = part[part["method"].isin(finished)].groupby("method", as_index=False)["perplexity"].mean()
+    return ranked.sort_values("perplexity").reset_index(drop=True)
 
 
-def spread_of(found: pd.DataFrame) -> dict[str, Any] | None:
-    """How much the choice matters: worst over best of one share's selectors, less one. Lots are no criterion.
+def spread_of(ranked: pd.DataFrame) -> dict[str, Any] | None:
+    """Compute the spread between criteria: worst over best average perplexity, minus one.
 
-    found: what `standing` gives. None with fewer than two criteria.
+    Args:
+        ranked: as `standing` returns it. Random neurons are reported, but do not count as a criterion.
+
+    Returns:
+        The spread, and the best and worst criterion; None with fewer than two criteria.
     """
-    criteria = found[~found["method"].str.startswith(RANDOM)]
+    criteria = ranked[~ranked["method"].str.startswith(RANDOM)]
     if len(criteria) < 2:
         return None
     best, worst = criteria.iloc[0], criteria.iloc[-1]
-    random = found[found["method"].str.startswith(RANDOM)]["perplexity"]
+    random = ranked[ranked["method"].str.startswith(RANDOM)]["perplexity"]
     return {
         "spread": float(worst["perplexity"] / best["perplexity"] - 1),
         "best": best["method"],
@@ -155,23 +170,26 @@ def spread_of(found: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Whether these runs show what was published, in words: the smallest against the largest checkpoint.
+    """Compare the spreads of the smallest and the largest checkpoint with the published finding, in a sentence.
 
-    table: as for `spread_figure`. Checkpoints are compared at the largest share that both have.
+    Args:
+        table: as for `spread_figure`. The checkpoints are compared at the largest share that both have.
     """
     ordered = table.sort_values("parameters")
     small, large = ordered.iloc[0]["checkpoint"], ordered.iloc[-1]["checkpoint"]
     if small == large:
-        return "One checkpoint alone says nothing of the finding: run another size with the same domains and windows."
+        return "One checkpoint alone says nothing about the finding: run another size with the same domains and windows."
     spreads = {
         name: table[table["checkpoint"] == name].groupby("share")["spread"].max() for name in (small, large)
     }
     both = sorted(set(spreads[small].index) & set(spreads[large].index))
     if not both:
-        return "The smallest and the largest checkpoint have no share in common: run one that they both have."
+        return (
+            "The smallest and the largest checkpoint have no share in common: run both with the same share."
+        )
     share = both[-1]
     first, second = float(spreads[small][share]), float(spreads[large][share])
-    verdict = "as published" if first > second else "the other way round than published"
+    verdict = "as published" if first > second else "the opposite of the published finding"
     return (
         f"With {percent(share)} removed the criteria are {apart(first)} on {small} and {apart(second)} on {large}: "
         f"{verdict}."
@@ -179,14 +197,15 @@ def finding(table: pd.DataFrame) -> str:
 
 
 def apart(spread: float) -> str:
-    """A spread as people say it: 12 % apart, or a factor of 247."""
+    """Format a spread: '12 % apart', or 'a factor of 247 apart'."""
     return f"{percent(spread)} apart" if spread < 1 else f"a factor of {compact(1 + spread)} apart"
 
 
 def spread_figure(table: pd.DataFrame) -> go.Figure:
-    """Relative spread between criteria over the checkpoint's parameters, one line for each share removed.
+    """Draw the spread between criteria over the checkpoint's parameters, one line per share removed.
 
-    table: checkpoint, parameters, share, spread, best, worst.
+    Args:
+        table: columns checkpoint, parameters, share, spread, best and worst.
     """
     traces = []
     for share, part in table.sort_values("parameters").groupby("share"):
@@ -209,15 +228,15 @@ def spread_figure(table: pd.DataFrame) -> go.Figure:
         )
     values = table["spread"].to_numpy(float)
     wide = bool((values > 0).all()) and values.max() > 20 * values.min()
-    known = table.drop_duplicates("checkpoint").sort_values("parameters")
-    names = [f"{label(row.checkpoint)}<br>{count(row.parameters)}" for row in known.itertuples()]
-    low, high = (float(np.log10(known["parameters"].iloc[place])) for place in (0, -1))
-    beside = max(0.3, 0.2 * (high - low))
+    checkpoints = table.drop_duplicates("checkpoint").sort_values("parameters")
+    names = [f"{label(row.checkpoint)}<br>{count(row.parameters)}" for row in checkpoints.itertuples()]
+    low, high = (float(np.log10(checkpoints["parameters"].iloc[end])) for end in (0, -1))
+    pad = max(0.3, 0.2 * (high - low))
     xaxis = {"title": "parameters of the checkpoint", "type": "log", "fixedrange": True, "showgrid": True}
     xaxis |= {
-        "tickvals": known["parameters"].tolist(),
+        "tickvals": checkpoints["parameters"].tolist(),
         "ticktext": names,
-        "range": [low - beside, high + beside],
+        "range": [low - pad, high + pad],
     }
     return figure(
         *traces,
@@ -226,12 +245,12 @@ def spread_figure(table: pd.DataFrame) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         margin={"l": 0, "r": 24, "t": 40, "b": 0},
         xaxis=xaxis,
-        yaxis={"title": "worst over best, less one", "fixedrange": True, **_percents(values, wide)},
+        yaxis={"title": "worst over best, minus one", "fixedrange": True, **_percents(values, wide)},
     )
 
 
 def _percents(values: NDArray[np.float64], wide: bool) -> dict[str, Any]:
-    """An axis of shares: whole powers of ten where they span decades."""
+    """Return the axis of shares, with powers of ten as ticks if the values span decades."""
     if not wide:
         return {"rangemode": "tozero", **percent_ticks(0, 1.05 * float(values.max()))}
     powers = range(int(np.floor(np.log10(values.min()))), int(np.ceil(np.log10(values.max()))) + 1)

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three figures, a unit, no ten-digit tails."""
+"""Number formats for people: three significant figures and a unit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _BYTES = ((1024.0**4, "TiB"), (1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "
 
 
 def is_missing(value: float | None) -> bool:
-    """None, NaN or infinity: nothing that can be drawn."""
+    """Return whether a value is None, NaN or infinite, and so cannot be drawn."""
     return value is None or not math.isfinite(value)
 
 
 def compact(value: float | None) -> str:
-    """Three significant figures; powers of ten outside 0.001 to 99,999."""
+    """Format with three significant figures, and with a power of ten outside 0.001 to 99,999."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    size = float(f"{abs(value):.2e}")  # rounded: 99.99 has the digits of 100
+    size = float(f"{abs(value):.2e}")  # rounded, because 99.99 is shown as 100
     if size == 0:
         return "0"
     if size < 1e-3 or size >= 1e5:
@@ -32,24 +32,24 @@ def compact(value: float | None) -> str:
 
 
 def factor(value: float) -> str:
-    """How many times as much, without trailing zeros: ×10, ×0.01, ×1.26."""
+    """Format a ratio without trailing zeros: ×10, ×0.01, ×1.26."""
     text = compact(value)
     return f"×{text.rstrip('0').rstrip('.') if '.' in text and '×' not in text else text}"
 
 
 def signed(value: float | None) -> str:
-    """`compact` with its sign always shown."""
+    """Format as `compact` does, with the sign always shown."""
     text = compact(value)
     return text if is_missing(value) or not value or value < 0 else f"+{text}"
 
 
 def power(exponent: int) -> str:
-    """An exponent in superscript digits."""
+    """Format an exponent in superscript digits."""
     return str(exponent).translate(_SUPERSCRIPT)
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
-    """A share of one as a percentage; trailing zeros are dropped."""
+    """Format a share of one as a percentage without trailing zeros."""
     if is_missing(share):
         return MISSING
     text = f"{100 * float(share or 0.0):.{decimals}f}"
@@ -57,26 +57,26 @@ def percent(share: float | None, decimals: int = 1) -> str:
 
 
 def count(value: float | None) -> str:
-    """A count with k, M or B: 134.5 M."""
+    """Format a count with k, M, B or T: 134.5 M."""
     if is_missing(value):
         return MISSING
     return _scaled(float(value or 0), _COUNTS, f"{int(value or 0)}", 1000)
 
 
 def several(number: int, noun: str) -> str:
-    """A number with its noun: 1 run, 2 runs."""
+    """Format a number with its noun: 1 run, 2 runs."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def size(value: float | None) -> str:
-    """Bytes with a binary unit: 513 MiB."""
+    """Format bytes with a binary unit: 513 MiB."""
     if is_missing(value):
         return MISSING
     return _scaled(float(value or 0), _BYTES, f"{int(value or 0)} B", 100)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 40 s, 3 min 20 s, 2 h 5 min."""
+    """Format seconds: 40 s, 3 min 20 s, 2 h 5 min."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     whole = max(0, round(seconds))

@@ -1,4 +1,4 @@
-"""Where a checkpoint's parameters are."""
+"""Distribution of a checkpoint's parameters over its parts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _COLOURS = {
 
 
 def parameter_table(parameters: Mapping[str, int]) -> pd.DataFrame:
-    """part, parameters, share, prunable; parts without parameters are left out."""
+    """Return part, parameters, share and prunable of every part that has parameters."""
     total = sum(parameters.values()) or 1
     rows = [(part, value, value / total, part in PRUNABLE) for part, value in parameters.items() if value]
     return pd.DataFrame(rows, columns=["part", "parameters", "share", "prunable"])
 
 
 def parameter_figure(table: pd.DataFrame) -> go.Figure:
-    """One bar of all parameters, by part; blue parts can be pruned, grey ones never are."""
+    """Draw one bar of all parameters, divided by part; blue parts can be pruned, grey ones never are."""
     bars = [
         go.Bar(
             x=[row.parameters],

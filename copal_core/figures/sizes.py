@@ -1,4 +1,4 @@
-"""Stored size against perplexity: every method at the bytes it keeps, with the dense model's line."""
+"""Perplexity over stored size: every method at the bytes it keeps, with a line for the dense model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = ("method", "share", "domain", "perplexity", "name", "note")
 def run_sizes(
     config: RunConfig, run: str, perplexity: pd.DataFrame, factors: pd.DataFrame, domains: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a method and domain of a run after its last step, for methods that are finished. COLUMNS."""
+    """Return COLUMNS with one row per finished method and domain of a run, after its last step."""
     rows = []
     for method in map(str, config.methods):
         last = perplexity_matrix(perplexity, method, list(domains))[-1]
@@ -43,7 +43,7 @@ def run_sizes(
 
 
 def _share(config: RunConfig, layers: pd.DataFrame) -> float:
-    """Bytes over dense bytes: as stored for low rank, as the structure says for masks."""
+    """Return the bytes as a share of the dense bytes: as stored for low rank, by the structure for masks."""
     if not len(layers):
         return stored_size.structure_share(config.structure)
     return float(
@@ -52,25 +52,33 @@ def _share(config: RunConfig, layers: pd.DataFrame) -> float:
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """method, kept, one column a domain, average, name: one row a method and size, from the largest size."""
+    """Return method, kept, one column per domain, average and name: a row per method and size, largest first."""
     if not len(table):
         return pd.DataFrame(columns=["method", "kept", "average", "name"])
     index = ["method", "share", "name"]
-    found = table.pivot_table(index=index, columns="domain", values="perplexity", sort=False, dropna=False)
-    found = found.dropna(how="all")
-    found.columns.name = None
-    found.insert(found.shape[1], "average", found.mean(axis=1))
-    found = (
-        found.reset_index()
+    by_domain = table.pivot_table(
+        index=index, columns="domain", values="perplexity", sort=False, dropna=False
+    )
+    by_domain = by_domain.dropna(how="all")
+    by_domain.columns.name = None
+    by_domain.insert(by_domain.shape[1], "average", by_domain.mean(axis=1))
+    by_domain = (
+        by_domain.reset_index()
         .rename(columns={"share": "kept"})
         .sort_values(["kept", "average"], ascending=[False, True])
     )
-    names = [*(name for name in found.columns if name != "name"), "name"]
-    return found[names].reset_index(drop=True)
+    names = [*(name for name in by_domain.columns if name != "name"), "name"]
+    return by_domain[names].reset_index(drop=True)
 
 
 def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "") -> go.Figure:
-    """Perplexity (of one domain, or the mean of all) over the share of bytes kept; the dense model is the grey line."""
+    """Draw perplexity over the share of bytes kept; the dense model is the grey line.
+
+    Args:
+        table: COLUMNS, as `run_sizes` returns it.
+        dense: domain -> perplexity of the dense model.
+        domain: to draw; empty for the mean over all domains.
+    """
     chosen = table[table["domain"] == domain] if domain else table
     points = chosen.groupby(["method", "share"], as_index=False, sort=False)["perplexity"].mean()
     line = float(dense[domain]) if domain else float(np.mean(list(dense.values()))) if dense else float("nan")
@@ -94,7 +102,7 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
                 hovertemplate=f"{label(name)}<br>%{{customdata}}<extra></extra>",
             )
         )
-    reach = _range(points)
+    span = _range(points)
     # every domain has the same kind of axis
     panels = (
         [[dense[name], *part["perplexity"]] for name, part in table.groupby("domain")]
@@ -108,7 +116,7 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
         *traces,
         height=320,
         shapes=[level(line, 2)] if np.isfinite(line) else [],
-        xaxis={"title": "bytes kept", "range": reach, "fixedrange": True, **percent_ticks(*reach)},
+        xaxis={"title": "bytes kept", "range": span, "fixedrange": True, **percent_ticks(*span)},
         yaxis=yaxis,
     )
 

@@ -1,4 +1,4 @@
-"""Where masks stop moving: stasis, the flow between kept and pruned, overlap between methods."""
+"""Changes of masks between steps: stasis, the flow between kept and pruned, and overlap between methods."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 
 
 def step_table(layers: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """method, step, stasis, expected (the sparsity), mask_change, from the second step on."""
+    """Return method, step, stasis, expected (the sparsity) and mask_change, from the second step on."""
     parts = [stasis_by_step(layers, method).assign(method=method) for method in methods]
     parts = [part for part in parts if len(part)]
     columns = ["method", "step", "stasis", "expected", "mask_change"]
@@ -43,7 +43,7 @@ def step_table(layers: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 
 
 def step_figure(table: pd.DataFrame) -> go.Figure:
-    """Stasis after each step by method, between its expected value and its ceiling."""
+    """Draw stasis after each step by method, between the value of independent masks and its ceiling."""
     lines = []
     for method in dict.fromkeys(table["method"]):
         chosen = table[table["method"] == method]
@@ -69,7 +69,7 @@ def step_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def layer_table(layers: pd.DataFrame, method: str, step: int) -> pd.DataFrame:
-    """block, projection, stasis, expected for one method and step (from the second on)."""
+    """Return block, projection, stasis and expected for one method and step (from the second on)."""
     chosen = layers[(layers["method"] == method) & (layers["step"] == step)].dropna(subset=["stay_pruned"])
     pruned, stayed = chosen["pruned"].to_numpy(float), chosen["stay_pruned"].to_numpy(float)
     stasis = [metrics.stasis(stay, total) for stay, total in zip(stayed, pruned, strict=True)]
@@ -84,7 +84,7 @@ def layer_table(layers: pd.DataFrame, method: str, step: int) -> pd.DataFrame:
 
 
 def layer_figure(table: pd.DataFrame) -> go.Figure:
-    """Stasis of every layer: one point a projection and block."""
+    """Draw the stasis of every layer, one point per projection and block."""
     lines = []
     for projection, colour, symbol in zip(PROJECTIONS, _SHADES, _SYMBOLS, strict=True):
         chosen = table[table["projection"] == projection]
@@ -112,7 +112,7 @@ def layer_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def flow_table(layers: pd.DataFrame, method: str) -> pd.DataFrame:
-    """step, stays_kept, newly_pruned, revived, stays_pruned: shares of all weights between two steps."""
+    """Return step, stays_kept, newly_pruned, revived and stays_pruned, as shares of all weights, for each step."""
     chosen = layers[(layers["method"] == method) & (layers["step"] > 1)].dropna(subset=["stay_pruned"])
     columns = ["weights", "stay_pruned", "revived", "newly_pruned"]
     total = chosen.groupby("step", as_index=False)[columns].sum()
@@ -130,15 +130,20 @@ def flow_table(layers: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
-    """Which share of the weights moves between kept and pruned at each step."""
+    """Draw the flow of weights between kept and pruned at each step.
+
+    Args:
+        table: as `flow_table` returns it.
+        domains: of the run, in order.
+    """
     steps = [int(step) for step in table["step"]]
     stages = [steps[0] - 1, *steps] if steps else []
-    names = [f"{what} after {label(domains[stage - 1])}" for stage in stages for what in ("kept", "pruned")]
+    names = [f"{state} after {label(domains[stage - 1])}" for stage in stages for state in ("kept", "pruned")]
     source, target, value, colour, text = [], [], [], [], []
     held = [0.0] * len(names)  # share of all weights at each stage
     for index, row in enumerate(table.itertuples()):
         kept, pruned = 2 * index, 2 * index + 1
-        for start, end, share, shade, what in (
+        for start, end, share, shade, change in (
             (kept, kept + 2, row.stays_kept, KEPT_COLOUR, "stay kept"),
             (kept, pruned + 2, row.newly_pruned, NEWLY_COLOUR, "newly pruned"),
             (pruned, kept + 2, row.revived, REVIVED_COLOUR, "revived"),
@@ -149,7 +154,7 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
                 target.append(end)
                 value.append(float(share))
                 colour.append(_faded(shade))
-                text.append(f"{percent(share)} of all weights {what}")
+                text.append(f"{percent(share)} of all weights {change}")
                 held[start] += float(share)
                 if end >= len(names) - 2:  # nothing flows out of the last stage
                     held[end] += float(share)
@@ -174,16 +179,16 @@ def flow_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
     notes = []
     for index, stage in enumerate(stages):
         anchor = "left" if index == 0 else "right" if index == len(stages) - 1 else "center"
-        place = {"x": index / max(1, len(stages) - 1), "y": 1.0, "xref": "paper", "yref": "paper"}
+        position = {"x": index / max(1, len(stages) - 1), "y": 1.0, "xref": "paper", "yref": "paper"}
         name = f"{stage}. {label(domains[stage - 1])}"
-        notes.append({**place, "text": name, "showarrow": False, "xanchor": anchor, "yanchor": "bottom"})
+        notes.append({**position, "text": name, "showarrow": False, "xanchor": anchor, "yanchor": "bottom"})
     return figure(sankey, height=260, margin={"l": 4, "r": 4, "t": 26, "b": 8}, annotations=notes)
 
 
 def overlap_table(
     overlaps: pd.DataFrame, methods: Sequence[str], step: int, projection: str = ""
 ) -> pd.DataFrame:
-    """A square table of mask Jaccard (pruned weights in both over in either) between methods."""
+    """Return a square table of the Jaccard index between methods: weights pruned by both over those by either."""
     chosen = overlaps[overlaps["step"] == step]
     if projection:
         chosen = chosen[chosen["projection"] == projection]
@@ -201,7 +206,7 @@ def overlap_table(
 
 
 def overlap_figure(table: pd.DataFrame) -> go.Figure:
-    """Mask overlap between methods, from 0 (no pruned weight in common) to 1 (the same mask)."""
+    """Draw mask overlap between methods, from 0 (no pruned weight in common) to 1 (the same mask)."""
     names = [label(name) for name in table.columns]
     values = table.to_numpy(float)
     heatmap = go.Heatmap(
@@ -228,7 +233,7 @@ def overlap_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def _between_references(table: pd.DataFrame) -> dict[str, Any]:
-    """Layout of a stasis axis, with its ceiling and the value expected of independent masks."""
+    """Return the layout of a stasis axis, with lines at its ceiling and at the value of independent masks."""
     marks = [(1.0, "ceiling: nothing moves", "bottom")]
     expected = float(table["expected"].mean()) if len(table) else float("nan")
     if np.isfinite(expected):
@@ -245,7 +250,7 @@ def _between_references(table: pd.DataFrame) -> dict[str, Any]:
         }
         for y, text, anchor in marks
     ]
-    # from just below the lower of the two, or of the lowest value, so that lines near the ceiling come apart
+    # from just below the lowest value or reference line, so that lines near the ceiling can be told apart
     low = max(0.0, min([y for y, _, _ in marks] + table["stasis"].dropna().tolist()) - 0.1)
     ticks = percent_ticks(low, 1)
     yaxis = {"title": "stasis", "range": [low, 1 + 0.12 * (1 - low)], "fixedrange": True, **ticks}

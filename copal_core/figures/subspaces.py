@@ -1,4 +1,4 @@
-"""One layer from close by: what each method keeps and loses of it, its spectra, and how subspaces meet."""
+"""Details of one layer: parts kept and lost by each method, spectra, and angles between subspaces."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from copal_core.figures.template import (
 )
 
 Picture = NDArray[Any]
-_FAINTEST = 30.0  # the colour scale of pictures ends at this fraction of its top
+_FAINTEST = 30.0  # ratio of the top to the bottom of the pictures' colour scale
 
 
 def picture_range(pictures: Sequence[Picture]) -> Range:
-    """One log10 colour range for all pictures that are compared, from 1/30 of the largest value."""
+    """Return a common log10 colour range for all pictures that are compared, from 1/30 of the largest value."""
     top = max((float(picture.max()) for picture in pictures), default=0.0)
     high = float(np.log10(top)) if top > 0 else 0.0
     return high - float(np.log10(_FAINTEST)), high
 
 
 def picture_figure(picture: Picture, shape: tuple[int, int], colours: Range) -> go.Figure:
-    """Root mean square of the weights in each tile of an (out, in) matrix, on a shared log colour scale."""
+    """Draw the root mean square of the weights in each tile of an (out, in) matrix, on a shared log colour scale."""
     return figure(
         _heatmap(picture, shape, colours, "x", scale=True),
         height=230,
@@ -45,7 +45,7 @@ def picture_figure(picture: Picture, shape: tuple[int, int], colours: Range) -> 
 
 
 def pair_figure(kept: Picture, lost: Picture, shape: tuple[int, int], colours: Range) -> go.Figure:
-    """What is kept beside what is lost."""
+    """Draw the kept part of a weight beside the lost part."""
     axis = {"visible": False, "fixedrange": True, "range": [0, shape[1]]}
     return figure(
         _heatmap(kept, shape, colours, "x"),
@@ -76,19 +76,23 @@ def _heatmap(
 
 
 def picture_table(picture: Picture) -> pd.DataFrame:
-    """One row a pooled output row, one column a pooled input."""
+    """Return a picture as a table with one row per pooled output and one column per pooled input."""
     return pd.DataFrame(picture, columns=[f"in {index}" for index in range(picture.shape[1])])
 
 
 def pair_table(kept: Picture, lost: Picture) -> pd.DataFrame:
-    """`picture_table` of both, one under the other."""
+    """Return the `picture_table` of both parts, one below the other."""
     return pd.concat(
         [picture_table(part).assign(part=name) for name, part in (("kept", kept), ("lost", lost))]
     )
 
 
 def spectrum_table(spectra: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    """of, index, value: singular values relative to the largest; 'weight' is W, others W on a domain's text."""
+    """Return of, index and value: singular values relative to the largest.
+
+    Args:
+        spectra: 'weight' -> values of W itself, domain -> values of W on the domain's inputs.
+    """
     parts = [
         pd.DataFrame({"of": name, "index": np.arange(1, len(values) + 1), "value": values})
         for name, values in spectra.items()
@@ -97,16 +101,16 @@ def spectrum_table(spectra: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
 
 
 def spectrum_figure(table: pd.DataFrame, rank: int) -> go.Figure:
-    """How fast singular values fall: W alone in grey, and weighted by each domain's text; the rank is marked."""
+    """Draw the decay of singular values: of W alone in grey, and of W on each domain's inputs; the rank is marked."""
     dashes = ("solid", "dash", "dot", "dashdot")
     shades = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
     domains = [name for name in table["of"].unique() if name != "weight"]
     lines = []
     for name in table["of"].unique():
         part = table[table["of"] == name]
-        place = domains.index(name) if name in domains else 0
-        own = {"color": DENSE_COLOUR, "width": 3.0} if name == "weight" else {
-            "color": shades[place % len(shades)], "dash": dashes[place // len(shades) % len(dashes)],
+        number = domains.index(name) if name in domains else 0
+        style = {"color": DENSE_COLOUR, "width": 3.0} if name == "weight" else {
+            "color": shades[number % len(shades)], "dash": dashes[number // len(shades) % len(dashes)],
         }  # fmt: skip
         shown = "the weight alone" if name == "weight" else f"on {name}"
         lines.append(
@@ -115,7 +119,7 @@ def spectrum_figure(table: pd.DataFrame, rank: int) -> go.Figure:
                 y=part["value"].clip(lower=1e-6),
                 mode="lines",
                 name=label(shown),
-                line=own,
+                line=style,
                 hovertemplate=f"{label(shown)}<br>number %{{x}}: %{{y:.2e}} of the largest<extra></extra>",
             )
         )
@@ -136,17 +140,21 @@ def spectrum_figure(table: pd.DataFrame, rank: int) -> go.Figure:
     )
 
 
-def inside_table(found: Mapping[str, tuple[float, float, float]]) -> pd.DataFrame:
-    """what, share: squared norm inside the low-rank directions. found: mask -> (inside, of W itself, by chance)."""
-    rows = [(name, values[0]) for name, values in found.items()]
-    first = next(iter(found.values()), None)
+def inside_table(shares: Mapping[str, tuple[float, float, float]]) -> pd.DataFrame:
+    """Return what and share: the share of the squared norm within the low-rank directions.
+
+    Args:
+        shares: mask -> shares of the masked weight, of the dense weight, and by chance.
+    """
+    rows = [(name, values[0]) for name, values in shares.items()]
+    first = next(iter(shares.values()), None)
     if first is not None:
         rows += [("dense weight", first[1]), ("by chance", first[2])]
     return pd.DataFrame(rows, columns=["what", "share"])
 
 
 def inside_figure(table: pd.DataFrame) -> go.Figure:
-    """Bars from 0 to 100 %: how much of each masked weight lies within the low-rank directions."""
+    """Draw the share of each masked weight within the low-rank directions, as bars from 0 to 100 %."""
     ordered = table.iloc[::-1]
     colours = [DENSE_COLOUR if " " in what else method_colour(f"{what}:none") for what in ordered["what"]]
     bars = go.Bar(
@@ -168,7 +176,11 @@ def inside_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def angle_table(cosines: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    """mask, index, degrees: principal angles, from the smallest."""
+    """Return mask, index and degrees: principal angles, smallest first.
+
+    Args:
+        cosines: mask -> cosines of the angles, largest first.
+    """
     parts = [
         pd.DataFrame(
             {
@@ -185,7 +197,7 @@ def angle_table(cosines: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
 
 
 def angle_figure(table: pd.DataFrame) -> go.Figure:
-    """Principal angles: 0° is a shared direction, 90° one that the other subspace does not have."""
+    """Draw principal angles: 0° is a shared direction, 90° one that the other subspace does not contain."""
     lines = [
         go.Scatter(
             x=part["index"],

@@ -1,4 +1,4 @@
-"""Single weights: a tile of a layer weight by weight, and how far a weight is from going, criterion by criterion."""
+"""Single weights: a tile of a layer weight by weight, and a weight's margin to removal under each criterion."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from copal_core.figures.template import SEQUENTIAL, figure, label, log_ticks, up
 
 DOMAIN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DOMAIN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-_FEWEST, _MOST = 12, 48  # weights across and down of the close look
-_FAR = 1e4  # margins beyond are drawn at the edge
+_FEWEST, _MOST = 12, 48  # weights across and down in the enlarged tile
+_FAR = 1e4  # margins beyond this factor are drawn at the edge
 
 
 def tile_of(row: int, column: int, shape: tuple[int, int], tiles: tuple[int, int]) -> tuple[range, range]:
-    """The rows and columns of the tile that holds a weight; around it more of a small tile, and fewer of a large one.
+    """Return the rows and columns of the tile that contains a weight; 12 to 48 of each, around the weight.
 
-    shape: (out, in) of the layer. tiles: how many down and across.
+    Args:
+        row: output neuron of the weight.
+        column: input feature of the weight.
+        shape: (out, in) of the layer.
+        tiles: number of tiles down and across.
     """
     return _span(row, shape[0], tiles[0]), _span(column, shape[1], tiles[1])
 
@@ -41,11 +45,15 @@ def _span(index: int, size: int, tiles: int) -> range:
 
 
 def clickable_map(
-    map_figure: go.Figure, tiles: tuple[int, int], shape: tuple[int, int], looked_at: tuple[range, range]
+    map_figure: go.Figure, tiles: tuple[int, int], shape: tuple[int, int], outlined: tuple[range, range]
 ) -> go.Figure:
-    """A layer's map with an invisible marker on every tile, as heatmaps cannot be clicked to select.
+    """Add an invisible marker on every tile of a layer's map, because heatmaps do not support click selection.
 
-    looked_at: rows and columns that are outlined.
+    Args:
+        map_figure: changed in place.
+        tiles: number of tiles down and across.
+        shape: (out, in) of the layer.
+        outlined: rows and columns to outline.
     """
     heatmap = map_figure.data[0]
     values = (
@@ -55,11 +63,10 @@ def clickable_map(
     down, across = tiles
     y = np.repeat((np.arange(down) + 0.5) * shape[0] / down, across)
     x = np.tile((np.arange(across) + 0.5) * shape[1] / across, down)
-    heatmap.update(
-        hoverinfo="skip", hovertemplate=None
-    )  # what is passed over by hovering cannot be clicked either
+    # a trace that ignores hovering ignores clicks too, and leaves them to the markers
+    heatmap.update(hoverinfo="skip", hovertemplate=None)
     map_figure.add_trace(_markers(x, y, 6, values.ravel(), hover))
-    rows, columns = looked_at
+    rows, columns = outlined
     box = {"type": "rect", "x0": columns.start, "x1": columns.stop, "y0": rows.start, "y1": rows.stop}
     map_figure.update_layout(
         clickmode="event+select", hovermode="closest", hoverdistance=-1, shapes=_double(box)
@@ -68,7 +75,7 @@ def clickable_map(
 
 
 def _markers(x: Any, y: Any, size: int, customdata: Any, hovertemplate: str) -> go.Scatter:
-    """Invisible; they carry the hover text and the click."""
+    """Return invisible markers that carry the hover text and receive clicks."""
     invisible = {"marker": {"opacity": 0}}
     return go.Scatter(
         x=x, y=y, mode="markers", marker={"symbol": "square", "size": size, "opacity": 0},
@@ -77,7 +84,7 @@ def _markers(x: Any, y: Any, size: int, customdata: Any, hovertemplate: str) -> 
 
 
 def weight_of(point: dict[str, Any], shape: tuple[int, int]) -> tuple[int, int] | None:
-    """(row, column) of a clicked point, or None when it lies outside the layer."""
+    """Return (row, column) of a clicked point; None if it lies outside the layer."""
     x, y = point.get("x"), point.get("y")
     if not isinstance(x, int | float) or not isinstance(y, int | float):
         return None
@@ -95,7 +102,16 @@ def zoom_figure(
     marked: tuple[int, int],
     name: str,
 ) -> go.Figure:
-    """A tile weight by weight: `values` (rows, columns) coloured by size, removed ones crossed, one outlined."""
+    """Draw a tile weight by weight.
+
+    Args:
+        values: (rows, columns), coloured by magnitude.
+        removed: (rows, columns), removed weights are crossed; None without a mask.
+        rows: of the layer that are shown.
+        columns: of the layer that are shown.
+        marked: (row, column) of the weight to outline.
+        name: of the values in hover texts.
+    """
     sizes = np.abs(values.astype(float))
     with np.errstate(divide="ignore"):
         z = np.where(sizes > 0, np.log10(sizes), np.nan)
@@ -113,9 +129,11 @@ def zoom_figure(
     hover = "output %{y} · input %{x}<br>%{customdata}<extra></extra>"
     traces: list[Any] = [heatmap]
     if removed is not None:
-        at = removed.ravel()
+        gone = removed.ravel()
         cross = {"symbol": "x-thin", "size": 9, "line": {"width": 1.8, "color": "#D55E00"}}
-        traces.append(go.Scatter(x=grid_x[at], y=grid_y[at], mode="markers", marker=cross, hoverinfo="skip"))
+        traces.append(
+            go.Scatter(x=grid_x[gone], y=grid_y[gone], mode="markers", marker=cross, hoverinfo="skip")
+        )
     traces.append(_markers(grid_x, grid_y, 12, texts, hover))
     return figure(
         *traces,
@@ -135,7 +153,7 @@ def zoom_figure(
 
 
 def _tick(places: range) -> int:
-    """Whole numbers, at most about eight of them."""
+    """Return a tick distance that gives about eight ticks at most."""
     return max(1, -(-len(places) // 8))
 
 
@@ -146,15 +164,17 @@ def _outline(marked: tuple[int, int]) -> list[dict[str, Any]]:
 
 
 def _double(box: dict[str, Any]) -> list[dict[str, Any]]:
-    """A line that is seen on dark and on light colours."""
+    """Return a double line that is visible on dark and on light colours."""
     lines = (("#FFFFFF", 4), ("#D55E00", 2))
     return [{**box, "line": {"color": colour, "width": width}} for colour, width in lines]
 
 
 def margin_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
-    """Score over threshold by criterion (down) and domain (colour and shape); left of 1 the weight goes.
+    """Draw score over threshold by criterion (down) and domain (colour and shape); below 1 the weight is removed.
 
-    table: criterion, domain, margin and text, one row each; a margin that is not finite is left out.
+    Args:
+        table: columns criterion, domain, margin and text; margins that are not finite are left out.
+        domains: in the order of their colours.
     """
     traces = []
     for number, domain in enumerate(domains):
@@ -176,8 +196,8 @@ def margin_figure(table: pd.DataFrame, domains: Sequence[str]) -> go.Figure:
         )
     values = table["margin"].astype(float)
     values = values[np.isfinite(values) & (values > 0)].clip(1 / _FAR, _FAR)
+    # a shape on a logarithmic axis is positioned by the value, its range by the logarithm
     reach = max(0.15, 1.15 * float(np.abs(np.log10(values)).max())) if len(values) else 1.0
-    # a shape on a logarithmic axis is placed by its value's logarithm
     return figure(
         *traces,
         height=120 + 44 * max(1, table["criterion"].nunique()),
@@ -202,5 +222,6 @@ def _margins(reach: float) -> list[float]:
 
 
 def standing_text(score: float, rank: int, among: int, removed: int) -> str:
-    """A weight's place in words."""
-    return f"score {compact(score)}, rank {rank:,} of {among:,}; the lowest {removed:,} go ({percent(removed / among)})"
+    """Describe a weight's rank in its comparison group."""
+    share = percent(removed / among)
+    return f"score {compact(score)}, rank {rank:,} of {among:,}; the lowest {removed:,} are removed ({share})"

@@ -1,4 +1,4 @@
-"""The factorisations that decompositions share, in float64."""
+"""Matrix factorisations in float64, shared by the decompositions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from torch import Tensor
 from copal_core.errors import NumericalError
 from copal_core.system.threads import one_thread
 
-_ONE_THREAD_UP_TO = 1024  # smaller eigenproblems lose more to handing over between threads than they gain
-_EXACT_UP_TO = 64  # rows: smaller layers take the singular value decomposition itself
+_ONE_THREAD_UP_TO = 1024  # smaller problems lose more time to thread hand-overs than they gain
+_EXACT_UP_TO = 64  # rows: smaller layers use the singular value decomposition itself
 _FIRST_DAMPING = 1e-10
 _LAST_DAMPING = 1.0
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """H + damping · mean diagonal · I = L Lᵀ.
+    """Cholesky factor L of H + damping · mean diagonal · I = L Lᵀ.
 
-    lower: (in, in) float64 lower triangular. warnings: kind -> message where damping was needed.
+    Attributes:
+        lower: L, (in, in) float64 lower triangular.
+        damping: share of the mean diagonal; 0 if none was needed.
+        warnings: kind -> message, if damping was needed.
     """
 
     lower: Tensor
@@ -29,18 +32,22 @@ class Whitening:
 
 
 def whiten(gram: Tensor) -> Whitening:
-    """The Cholesky factor of a Gram matrix (in, in), damped only when the matrix is singular.
+    """Compute the Cholesky factor of a Gram matrix, damped only if the matrix is singular.
 
-    Raises NumericalError for numbers that are not finite, and when damping does not help.
+    Args:
+        gram: (in, in).
+
+    Raises:
+        NumericalError: the matrix is not finite, or stays singular with a damping of 1.
     """
     H = gram.double()
-    H = (H + H.T) / 2  # a float32 product is symmetric to rounding only
+    H = (H + H.T) / 2  # a product in float32 is symmetric only up to rounding
     if not bool(torch.isfinite(H).all()):
         raise NumericalError("the Gram matrix is not finite; the calibration overflowed; use float32")
     scale = float(H.diagonal().mean()) or 1.0
     lower, failed = torch.linalg.cholesky_ex(H)
     damping = 0.0
-    # pivots at rounding level are noise, and a factor built on them is too
+    # pivots at rounding level are noise, and so is a factor built on them
     while int(failed) or float(lower.diagonal().square().min()) < 1e-13 * scale:
         damping = damping * 10 if damping else _FIRST_DAMPING
         if damping > _LAST_DAMPING:
@@ -55,11 +62,18 @@ def whiten(gram: Tensor) -> Whitening:
 
 
 def truncate(weight: Tensor, metric: Tensor | None, rank: int) -> tuple[Tensor, Tensor, float]:
-    """The rank-`rank` matrix nearest to W in the norm ‖(W − Ŵ) L‖, as left (out, r) and right (r, in).
+    """Find the matrix of rank r nearest to W in the norm ‖(W − Ŵ) L‖.
 
-    weight: (out, in) float64. metric: L (in, in) lower triangular, None for the identity. Also returns the
-    discarded share of ‖W L‖². Truncating the SVD W L = U Σ Vᵀ and undoing L gives U_r Σ_r V_rᵀ L⁻¹, which is
-    U_r U_rᵀ W: the inverse is never formed. Where the rank is nearly full, L may be as ill-conditioned as it likes.
+    Truncating the SVD W L = U Σ Vᵀ and undoing L gives U_r Σ_r V_rᵀ L⁻¹, which equals U_r U_rᵀ W. The inverse is
+    never formed, so that an ill-conditioned L does no harm.
+
+    Args:
+        weight: W, (out, in) float64.
+        metric: L, (in, in) lower triangular; None for the identity.
+        rank: r.
+
+    Returns:
+        left (out, r) and right (r, in), whose product is Ŵ, and the discarded share of ‖W L‖².
     """
     left, energies = output_directions(weight, metric)
     kept = left[:, :rank]
@@ -69,13 +83,20 @@ def truncate(weight: Tensor, metric: Tensor | None, rank: int) -> tuple[Tensor, 
 
 
 def output_directions(weight: Tensor, metric: Tensor | None) -> tuple[Tensor, Tensor]:
-    """U (out, k) orthonormal and σ² (k,), descending, of the SVD of W L; k = min(out, in).
+    """Compute left singular vectors and squared singular values of W L.
 
-    Larger layers go through the eigenvectors of (W L)(W L)ᵀ, several times quicker in float64; σ² then is exact
-    to 1e-14 of the largest, which is 1e-4 of what is cut off unless that is below 1e-10 of the output.
+    Larger layers use the eigenvectors of (W L)(W L)ᵀ, which is several times faster in float64. σ² is then exact to
+    1e-14 of the largest, which is 1e-4 of the truncated part unless that part is below 1e-10 of the output.
+
+    Args:
+        weight: W, (out, in) float64.
+        metric: L, (in, in) lower triangular; None for the identity.
+
+    Returns:
+        U (out, k) orthonormal and σ² (k,), descending; k = min(out, in).
     """
     basis, core = None, weight
-    if weight.shape[0] > weight.shape[1]:  # tall: reduce to the square part first
+    if weight.shape[0] > weight.shape[1]:  # tall: reduce to the square part by W = Q R first
         basis, core = torch.linalg.qr(weight)
     product = core if metric is None else core @ metric
     if product.shape[0] <= _EXACT_UP_TO:
@@ -89,7 +110,7 @@ def output_directions(weight: Tensor, metric: Tensor | None) -> tuple[Tensor, Te
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, k), σ (k,) descending, Vᵀ (k, n), with signs fixed so that results repeat."""
+    """Return U (m, k), σ (k,) descending and Vᵀ (k, n), with signs fixed so that results are reproducible."""
     if min(matrix.shape) <= _ONE_THREAD_UP_TO:
         with one_thread():
             left, values, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -100,13 +121,13 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _signs(vectors: Tensor) -> Tensor:
-    """(1, k) of ±1 that make the largest entry of every column positive."""
+    """Return the signs ±1, (1, k), that make the entry of largest magnitude in every column positive."""
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     return torch.where(largest < 0, -1.0, 1.0).to(vectors.dtype)
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (k,) descending and eigenvectors (k, k) in columns of a symmetric matrix."""
+    """Return eigenvalues (k,), descending, and eigenvectors (k, k), in columns, of a symmetric matrix."""
     if matrix.shape[0] <= _ONE_THREAD_UP_TO:
         with one_thread():
             values, vectors = torch.linalg.eigh(matrix)

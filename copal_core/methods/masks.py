@@ -1,7 +1,7 @@
-"""From importance scores to masks: exactly the asked share removed, ties broken by index.
+"""Masks from importance scores: exactly the requested share is removed, ties are broken by index.
 
-A score is larger for a weight that matters more; the smallest go. Among equal scores the weight with
-the lower index goes first, so that the same scores always give the same mask.
+The weights with the smallest scores are removed. Among equal scores the weight with the lower index is removed first,
+so that equal scores always give equal masks.
 """
 
 from __future__ import annotations
@@ -18,26 +18,36 @@ from copal_core.errors import NumericalError
 if TYPE_CHECKING:
     from copal_core.config import Structure
 
-_SELECTED_AT_ONCE = 8 * 2**20  # scores; selecting copies what it selects from
+_SELECTED_AT_ONCE = 8 * 2**20  # scores; selection copies its input, and this bounds the copy
 _COMPARE_UP_TO = 16  # N:M groups up to this size are ranked by comparing pairs; larger ones are sorted
 
 
 @dataclass(frozen=True)
 class Selection:
-    """kept: (out, in) bool. thresholds: the largest score removed in each comparison group, None for N:M."""
+    """A mask.
+
+    Attributes:
+        kept: (out, in) bool.
+        thresholds: the largest removed score of each comparison group; None for N:M.
+    """
 
     kept: Tensor
     thresholds: Tensor | None
 
 
 def select(scores: Tensor, structure: Structure, sections: Sequence[int] | None = None) -> Selection:
-    """The mask that `structure` makes of `scores`.
+    """Select the weights that `structure` keeps.
 
-    scores: (out, in) float32, finite. sections: row counts of layers stacked in `scores`, which a
-    comparison within the layer keeps apart. Raises NumericalError for scores that are not finite and
-    InvalidValueError when an N:M group does not divide the input dimension.
+    Args:
+        scores: (out, in) float32, finite; larger means keep.
+        structure: sparsity and comparison group, or N:M.
+        sections: row counts of the layers stacked in `scores`, for comparison within each layer; None for one layer.
+
+    Raises:
+        NumericalError: scores are not finite.
+        InvalidValueError: an N:M group does not divide the input dimension.
     """
-    # min and max of finite numbers are finite, and a NaN shows in both
+    # finite exactly if minimum and maximum are finite: a NaN propagates to both
     if scores.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all()):
         bad = int((~torch.isfinite(scores)).sum())
         raise NumericalError(
@@ -55,49 +65,58 @@ def select(scores: Tensor, structure: Structure, sections: Sequence[int] | None 
     within = [select_rows(p.reshape(1, -1), removed_count(p.numel(), structure.sparsity)) for p in parts]
     return _joined(
         [
-            Selection(one.kept.reshape(part.shape), one.thresholds)
-            for one, part in zip(within, parts, strict=True)
+            Selection(selection.kept.reshape(part.shape), selection.thresholds)
+            for selection, part in zip(within, parts, strict=True)
         ]
     )
 
 
 def _in_parts(scores: Tensor) -> Sequence[Tensor]:
-    """Rows that are compared by themselves, a bounded number of scores at a time."""
+    """Split independent rows into parts with a bounded number of scores."""
     return scores.split(max(1, _SELECTED_AT_ONCE // max(1, scores.shape[1])))
 
 
 def _joined(parts: Sequence[Selection]) -> Selection:
-    """Selections one below the other."""
+    """Stack selections along the rows."""
     if len(parts) == 1:
         return parts[0]
-    thresholds = [one.thresholds for one in parts if one.thresholds is not None]
-    return Selection(torch.cat([one.kept for one in parts]), torch.cat(thresholds))
+    thresholds = [part.thresholds for part in parts if part.thresholds is not None]
+    return Selection(torch.cat([part.kept for part in parts]), torch.cat(thresholds))
 
 
 def removed_count(weights: int, sparsity: float) -> int:
-    """The whole number of weights nearest to the asked share."""
+    """Return the whole number of weights nearest to the share `sparsity`."""
     return round(weights * sparsity)
 
 
 def select_rows(scores: Tensor, count: int) -> Selection:
-    """Remove the `count` smallest of each row. scores (rows, columns) -> thresholds (rows,)."""
+    """Remove the `count` smallest scores of each row.
+
+    Args:
+        scores: (rows, columns).
+        count: of weights removed from each row; 0 gives thresholds of minus infinity.
+
+    Returns:
+        kept (rows, columns) and thresholds (rows,).
+    """
     if count <= 0:
         return Selection(
             torch.ones_like(scores, dtype=torch.bool), scores.new_full((scores.shape[0],), -torch.inf)
         )
     thresholds = _kth_smallest(scores, count)  # (rows,)
     kept = scores > thresholds[:, None]
-    surplus = scores.shape[1] - count - _count(kept)  # (rows,) equal scores at the threshold to give back
+    # scores equal to the threshold were all removed: restore as many as are missing in each row
+    surplus = scores.shape[1] - count - _count(kept)  # (rows,)
     tied = surplus.nonzero().squeeze(1)
     if tied.numel():
         equal = scores[tied] == thresholds[tied, None]  # (tied rows, columns)
-        from_the_right = equal.flip(1).cumsum(1).flip(1)  # the highest indices stay
+        from_the_right = equal.flip(1).cumsum(1).flip(1)  # the highest indices are kept
         kept[tied] |= equal & (from_the_right <= surplus[tied, None])
     return Selection(kept, thresholds)
 
 
 def _count(kept: Tensor) -> Tensor:
-    """(rows,) how many are True; torch adds booleans slowly on a CPU."""
+    """Count the True entries of each row, (rows,); by numpy on the CPU, where torch adds booleans slowly."""
     if kept.device.type == "cpu":
         import numpy as np
 
@@ -106,7 +125,7 @@ def _count(kept: Tensor) -> Tensor:
 
 
 def _kth_smallest(scores: Tensor, count: int) -> Tensor:
-    """(rows,) the count-th smallest score of each row, by selection rather than by sorting."""
+    """Return the count-th smallest score of each row, (rows,), by selection instead of sorting."""
     if scores.device.type == "cpu":
         import numpy as np
 

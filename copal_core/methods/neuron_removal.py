@@ -1,4 +1,4 @@
-"""Removed neurons taken out of the model: a stock LlamaForCausalLM with a smaller `intermediate_size`."""
+"""Physical removal of neurons: a standard LlamaForCausalLM with a smaller `intermediate_size`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 
 def width_after(kept: Sequence[Tensor]) -> int:
-    """Neurons in every block of the smaller model: as many as the fullest block keeps. kept: (d_ff,) bool each.
+    """Return the number of neurons in each block of the smaller model: the most that any block kept.
 
-    A block that kept fewer fills up with zeroed ones, so that what the model computes stays the same.
+    Blocks that kept fewer are padded with zeroed neurons, so that the model's output does not change.
+
+    Args:
+        kept: one (d_ff,) bool mask per block.
     """
     return max(int(mask.sum()) for mask in kept)
 
@@ -18,21 +21,28 @@ def width_after(kept: Sequence[Tensor]) -> int:
 def without_neurons(
     block: nn.Module, weights: Mapping[str, Tensor], kept: Tensor, width: int
 ) -> dict[str, Tensor]:
-    """One block's tensors with `width` neurons, by projection, biases as 'projection.bias'.
+    """Reduce one block's tensors to `width` neurons.
 
-    weights: projection -> (out, in) with zeros for removed neurons. kept: (d_ff,) bool.
+    Args:
+        block: the dense block, whose biases are reduced as well.
+        weights: projection -> (out, in), with zeros for removed neurons.
+        kept: (d_ff,) bool.
+        width: as `width_after` returns it.
+
+    Returns:
+        Tensors by projection, biases as 'projection.bias'.
     """
-    found = dict(weights)
-    chosen = _chosen(kept, width).to(found["down_proj"].device)
-    found["down_proj"] = found["down_proj"][:, chosen]
+    tensors = dict(weights)
+    chosen = _chosen(kept, width).to(tensors["down_proj"].device)
+    tensors["down_proj"] = tensors["down_proj"][:, chosen]
     for name in ("gate_proj", "up_proj"):
-        found[name] = found[name][chosen]
+        tensors[name] = tensors[name][chosen]
         bias = block.get_submodule(f"mlp.{name}").bias
         if isinstance(bias, Tensor):
-            found[f"{name}.bias"] = bias[chosen]
-    return found
+            tensors[f"{name}.bias"] = bias[chosen]
+    return tensors
 
 
 def _chosen(kept: Tensor, width: int) -> Tensor:
-    """(width,) the kept neurons, filled up with removed ones, in their order."""
+    """Return the indices of the kept neurons, padded with removed ones, in ascending order: (width,)."""
     return (~kept).sort(stable=True).indices[:width].sort().values

@@ -1,4 +1,4 @@
-"""What a calibration pass measures: additive sums over tokens, gathered by hooks, one block at a time."""
+"""Calibration statistics: additive sums over tokens, gathered by hooks, one block at a time."""
 
 from copal_core.statistics.accumulators import (
     AbsoluteCoupling,

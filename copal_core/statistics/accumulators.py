@@ -1,7 +1,7 @@
-"""Additive statistics of one input group: the projections that read the same input X (tokens, in).
+"""Additive statistics of an input group: the projections that read the same input X (tokens, in).
 
-The projections of a group are treated as one tall layer: their weights and outputs are stacked along
-`out`, in the order of `GROUPS`, so that everything that depends on X alone is computed once.
+The projections of a group are treated as one tall layer: their weights and outputs are stacked along `out`, in the
+order of `GROUPS`, so that everything that depends on X alone is computed once.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from torch import Tensor
 from copal_core.errors import InvalidValueError
 from copal_core.system.precision import add_product, factor_dtype
 
-_PER_OUTPUT: set[str] = set()  # names of the statistics that say so of themselves
+_PER_OUTPUT: set[str] = set()  # names of the statistics with `per_output`
 
 
 class Statistic(ABC):
-    """One additive quantity. `update` adds a batch of tokens to the running total.
+    """One additive quantity; `update` adds a batch of tokens to its running total.
 
-    groups: the input groups at which it is gathered; None: all. per_output: whether its total has one row for each
-    stacked output; otherwise it belongs to the input alone, and every projection of the group has all of it.
+    Attributes:
+        name: key of its total.
+        groups: input groups at which it is gathered; None for all.
+        per_output: the total has one row for each stacked output; otherwise it depends on the input alone and is
+            shared by all projections of the group.
+        needs_outputs: `update` needs the projections' outputs.
+        needs_weight: `update` needs the stacked weight.
     """
 
     name: ClassVar[str]
@@ -41,20 +46,24 @@ class Statistic(ABC):
 
     @abstractmethod
     def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """The empty total of a group with `rows` stacked outputs and `columns` inputs, float32."""
+        """Return an empty float32 total for a group with `rows` stacked outputs and `columns` inputs."""
 
     @abstractmethod
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
-        """Add tokens in place.
+        """Add a batch of tokens to `total` in place.
 
-        inputs: (tokens, in). outputs: each projection's W x (tokens, out), without its bias, in the group's order;
-        empty unless `needs_outputs`. weight: (out, in) stacked; None unless `needs_weight`.
+        Args:
+            total: as `zeros` returned it.
+            inputs: (tokens, in).
+            outputs: W x of each projection in the group's order, (tokens, out) without bias; empty unless
+                `needs_outputs`.
+            weight: (out, in), stacked; None unless `needs_weight`.
         """
 
 
 @dataclass(frozen=True)
 class InputSquareSum(Statistic):
-    """(in,) Σ x²: the squared norm of every input feature (Wanda)."""
+    """Σ x², (in,): the squared norm of every input feature (Wanda)."""
 
     name: ClassVar[str] = "input_square_sum"
 
@@ -67,7 +76,7 @@ class InputSquareSum(Statistic):
 
 @dataclass(frozen=True)
 class InputGram(Statistic):
-    """(in, in) Xᵀ X (SparseGPT, whitened decompositions, output errors)."""
+    """XᵀX, (in, in), for SparseGPT, whitened decompositions and output errors."""
 
     name: ClassVar[str] = "input_gram"
 
@@ -81,7 +90,7 @@ class InputGram(Statistic):
 
 @dataclass(frozen=True)
 class AbsoluteCoupling(Statistic):
-    """(out, in) |Y|ᵀ |X|: how strongly each output and each input act together (COPAL)."""
+    """|Y|ᵀ|X|, (out, in): how strongly each output and each input are active together (COPAL)."""
 
     name: ClassVar[str] = "absolute_coupling"
     per_output: ClassVar[bool] = True
@@ -95,7 +104,7 @@ class AbsoluteCoupling(Statistic):
 
 
 def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
-    """|Y| of a group's projections side by side: (tokens, Σ out), to be multiplied with `add_product`."""
+    """Return |Y| of a group's projections side by side, (tokens, Σ out), in the dtype that `add_product` needs."""
     first = outputs[0]
     columns = sum(y.shape[1] for y in outputs)
     stacked = torch.empty(first.shape[0], columns, device=first.device, dtype=factor_dtype(first))
@@ -108,13 +117,13 @@ def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
 
 @dataclass
 class GroupStatistics:
-    """The totals of one group over `tokens` tokens."""
+    """Totals of one group over `tokens` tokens, by the statistic's name."""
 
     tokens: int = 0
     totals: dict[str, Tensor] = field(default_factory=dict)
 
     def require(self, name: str) -> Tensor:
-        """A total by name. Raises InvalidValueError when it was not gathered."""
+        """Return a total by name. Raises InvalidValueError if it was not gathered."""
         if name not in self.totals:
             raise InvalidValueError(
                 f"statistic '{name}' was not gathered; gathered: {', '.join(self.totals)}"
@@ -122,32 +131,36 @@ class GroupStatistics:
         return self.totals[name]
 
     def mean(self, name: str) -> Tensor:
-        """A total divided by the tokens, so that domains of different size compare."""
+        """Return a total divided by the number of tokens, so that domains of different size are comparable.
+
+        Raises:
+            InvalidValueError: it was not gathered, or there are no tokens.
+        """
         if self.tokens < 1:
             raise InvalidValueError(f"statistic '{name}' holds no tokens; calibrate first")
         return self.require(name) / self.tokens
 
     def rows(self, chosen: slice | Tensor) -> GroupStatistics:
-        """What belongs to some of the stacked outputs: a slice, of which views are returned, or indices."""
+        """Select the statistics of some of the stacked outputs, given as indices or a slice (which makes views)."""
         totals = {
             name: total[chosen] if name in _PER_OUTPUT else total for name, total in self.totals.items()
         }
         return GroupStatistics(self.tokens, totals)
 
     def by_rows(self, counts: Sequence[int]) -> list[GroupStatistics]:
-        """`rows` of the stacked projections, which have so many outputs each."""
+        """Split the statistics by projection, given the number of outputs of each."""
         ends = list(accumulate(counts))
         return [self.rows(slice(end - count, end)) for end, count in zip(ends, counts, strict=True)]
 
     def plus(self, other: GroupStatistics) -> GroupStatistics:
-        """The statistics of both sets of tokens together."""
+        """Return the statistics of both sets of tokens together."""
         totals = {name: total + other.require(name) for name, total in self.totals.items()}
         return GroupStatistics(self.tokens + other.tokens, totals)
 
 
 @dataclass
 class BlockStatistics:
-    """The statistics of one decoder block: group name -> totals."""
+    """Statistics of one decoder block: group name -> totals."""
 
     groups: dict[str, GroupStatistics] = field(default_factory=dict)
 
@@ -155,7 +168,7 @@ class BlockStatistics:
         return BlockStatistics({name: group.plus(other.groups[name]) for name, group in self.groups.items()})
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Flat names, for a file: 'group.statistic' and 'group.tokens'."""
+        """Flatten to 'group.statistic' and 'group.tokens', for a file."""
         flat: dict[str, Tensor] = {}
         for name, group in self.groups.items():
             flat[f"{name}.tokens"] = torch.tensor(group.tokens)
@@ -164,7 +177,7 @@ class BlockStatistics:
 
     @classmethod
     def from_tensors(cls, flat: Mapping[str, Tensor]) -> BlockStatistics:
-        """The inverse of `to_tensors`."""
+        """Rebuild the statistics: the inverse of `to_tensors`."""
         groups: dict[str, GroupStatistics] = {}
         for key, value in flat.items():
             name, _, statistic = key.partition(".")

@@ -1,4 +1,4 @@
-"""Where the windows' hidden states lie between two blocks: in memory, or in a mapped temporary file."""
+"""Storage of the windows' hidden states between two blocks: in memory, or in a mapped temporary file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from copal_core.system.paths import cache_root
 
 
 class Activations:
-    """Keeps the hidden states of batches of windows, (windows, length, hidden) each, and takes new ones.
+    """Stores the hidden states of batches of windows, each (windows, length, hidden).
 
-    A batch that computes on a GPU comes back to wherever its place is.
+    They stay on the device if they fit into a share of its memory, else in the main memory, else in a file.
+
+    Args:
+        shapes: of all batches; their total size decides where they are stored.
+        dtype: of the hidden states.
+        device: on which the blocks compute.
+
+    Raises:
+        RunError: they need a file and the disk is too full.
     """
 
     def __init__(
         self, shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, device: torch.device
     ) -> None:
-        """shapes: of all batches. The bytes they take together decide where they lie."""
         self._device = device
         size = dtype.itemsize * sum(count * length * hidden for count, length, hidden in shapes)
         self._on_device = residence.keeps_activations(size, free_bytes(device))
@@ -38,42 +45,47 @@ class Activations:
     def on_disk(self) -> bool:
         return self._file is not None
 
-    def place(self, hidden: Tensor) -> Tensor:
-        """Keep a batch for the first time; returns what keeps it."""
+    def store(self, hidden: Tensor) -> Tensor:
+        """Store a new batch and return the tensor that holds it."""
         if self._on_device:
             return hidden
         if self._file is None:
             return hidden.cpu()
-        kept = self._file.tensor(tuple(hidden.shape), hidden.dtype)
-        return self.replace(kept, hidden)
+        stored = self._file.tensor(tuple(hidden.shape), hidden.dtype)
+        return self.replace(stored, hidden)
 
-    def replace(self, kept: Tensor, hidden: Tensor) -> Tensor:
-        """Put newer hidden states in the place of a batch; returns what keeps them."""
+    def replace(self, stored: Tensor, hidden: Tensor) -> Tensor:
+        """Overwrite a stored batch with newer hidden states and return the tensor that holds them."""
         if self._on_device:
             return hidden
-        kept.copy_(hidden)
-        self.settle(kept)
-        return kept
+        stored.copy_(hidden)
+        self.release(stored)
+        return stored
 
-    def settle(self, kept: Tensor) -> None:
-        """A batch has been read and is not needed for now."""
+    def release(self, stored: Tensor) -> None:
+        """Free the memory of a batch in the file that is not needed for now."""
         if self._file is not None:
-            self._file.settle(kept)
+            self._file.release(stored)
 
 
 class SpillFile:
-    """Tensors in a temporary file that has no name, so that nothing of it outlasts the process."""
+    """Tensors in a temporary file without a name, which therefore disappears with the process.
+
+    Args:
+        size: of the file in bytes, allocated at once.
+
+    Raises:
+        RunError: the disk is too full.
+    """
 
     def __init__(self, size: int) -> None:
-        """size: bytes, reserved at once. Raises RunError when the disk does not have them."""
         folder = cache_root()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(
-                        file.fileno(), 0, size
-                    )  # a full disk shows here, not in a mapped write
+                    # allocated now, so that a full disk is an error here and not a crash in a mapped write
+                    os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
                 self._map = mmap.mmap(file.fileno(), size)
@@ -83,20 +95,20 @@ class SpillFile:
                 "free some space, or use fewer windows"
             ) from error
         self._end = 0
-        self._places: dict[int, tuple[int, int]] = {}  # address -> first byte and size
+        self._ranges: dict[int, tuple[int, int]] = {}  # address -> first byte and size
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A new tensor whose bytes lie in the file."""
+        """Allocate a tensor in the file."""
         count = 1
         for length in shape:
             count *= length
-        found = torch.frombuffer(self._map, dtype=dtype, count=count, offset=self._end).view(shape)
-        self._places[found.data_ptr()] = (self._end, found.nbytes)
-        self._end += -(-found.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        return found
+        tensor = torch.frombuffer(self._map, dtype=dtype, count=count, offset=self._end).view(shape)
+        self._ranges[tensor.data_ptr()] = (self._end, tensor.nbytes)
+        self._end += -(-tensor.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        return tensor
 
-    def settle(self, tensor: Tensor) -> None:
-        """Let the tensor's bytes leave this process's memory; the file has them."""
+    def release(self, tensor: Tensor) -> None:
+        """Drop the tensor's pages from this process's memory; the file still holds them."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            begin, size = self._places[tensor.data_ptr()]
+            begin, size = self._ranges[tensor.data_ptr()]
             self._map.madvise(mmap.MADV_DONTNEED, begin, size)

@@ -1,6 +1,6 @@
-"""A bound on what statistics take in the cache folder: those looked at longest ago go first.
+"""Size limit of the statistics in the cache folder: the least recently used ones are deleted first.
 
-COPAL_STATISTICS_GB: the bound, 8 by default. Everything here can be gathered again from the checkpoint and the text.
+COPAL_STATISTICS_GB sets the limit, 8 by default. Deleted statistics can be gathered again from checkpoint and text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from copal_core.errors import InvalidValueError
 from copal_core.system.paths import cache_root
 
 _VARIABLE, _DEFAULT = "COPAL_STATISTICS_GB", 8.0
-_SPARED = 3600.0  # seconds in which what somebody looked at stays, whatever the bound
+_SPARED = 3600.0  # seconds for which used statistics stay, regardless of the limit
 
 
 def statistics_root() -> Path:
@@ -23,7 +23,7 @@ def statistics_root() -> Path:
 
 
 def bound() -> int:
-    """Bytes. Raises InvalidValueError when the environment holds no number of gigabytes."""
+    """Return the limit in bytes. Raises InvalidValueError if COPAL_STATISTICS_GB is not a number above 0."""
     text = os.environ.get(_VARIABLE, str(_DEFAULT))
     try:
         gigabytes = float(text)
@@ -34,36 +34,40 @@ def bound() -> int:
     return int(gigabytes * 1e9)
 
 
-def used(folder: Path) -> None:
-    """Note that somebody looks at these statistics now."""
+def touch(folder: Path) -> None:
+    """Mark the statistics in `folder` as used now."""
     if folder.is_dir():
         os.utime(folder)
 
 
 def make_room(in_use: Collection[Path], now: float | None = None) -> list[Path]:
-    """Delete folders, least recently used first, until all fit the bound. Returns what went.
+    """Delete folders, least recently used first, until the total is within the limit.
 
-    Those `in_use`, and those looked at within the last hour of `now` (seconds since the epoch), always stay.
+    Args:
+        in_use: folders that stay.
+        now: seconds since the epoch; folders used in the hour before stay as well.
+
+    Returns:
+        The deleted folders.
     """
-    found = [path for path in _folders() if path not in set(in_use)]
+    candidates = [path for path in _folders() if path not in set(in_use)]
     total = sum(size_of(path) for path in _folders())
     latest = (time.time() if now is None else now) - _SPARED
-    gone = []
-    for path in sorted(found, key=lambda path: path.stat().st_mtime):
+    deleted = []
+    for path in sorted(candidates, key=lambda path: path.stat().st_mtime):
         if total <= bound() or path.stat().st_mtime > latest:
             break
         total -= size_of(path)
-        for complete in path.glob(
-            "*/complete.json"
-        ):  # first, so that a half-deleted folder is never taken for whole
+        # the marks of completeness first, so that a partly deleted folder is never mistaken for a complete one
+        for complete in path.glob("*/complete.json"):
             complete.unlink()
         shutil.rmtree(path, ignore_errors=True)
-        gone.append(path)
-    return gone
+        deleted.append(path)
+    return deleted
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Return the bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

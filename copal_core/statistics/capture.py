@@ -1,4 +1,4 @@
-"""Gathering statistics while a decoder block computes: hooks, and nothing that outlives them."""
+"""Hooks that gather statistics while a decoder block computes, removed when the context ends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics,
 
 
 class InputsSeen(Exception):
-    """Leaves a block once its last projection's input is known (see `capture`)."""
+    """Stops a block's forward pass once the input of its last projection is known (see `capture`)."""
 
 
 @contextmanager
 def capture(
     block: nn.Module, statistics: Sequence[Statistic], stop_at_last_input: bool = False
 ) -> Iterator[BlockStatistics]:
-    """Sum `statistics` over every token that passes through `block` inside the context.
+    """Sum `statistics` over every token that passes through `block` within the context.
 
-    stop_at_last_input: raise InputsSeen before the last projection computes, for a caller who wants the
-    statistics of the inputs and not the block's output. Ignored when a statistic needs outputs.
+    Args:
+        block: a decoder block.
+        statistics: to gather.
+        stop_at_last_input: raise InputsSeen in the forward pass before the last projection computes, for a caller
+            that needs no output of the block. Ignored if a statistic needs outputs.
     """
     gathered = BlockStatistics()
     layers = linears(block)
@@ -33,7 +36,9 @@ def capture(
     try:
         for group, names in GROUPS.items():
             members = [layers[name] for name in names]
-            wanted = [one for one in statistics if one.groups is None or group in one.groups]
+            wanted = [
+                statistic for statistic in statistics if statistic.groups is None or group in statistic.groups
+            ]
             hook = _GroupHook(gathered, group, members, wanted)
             if any(statistic.needs_outputs for statistic in wanted):
                 handles += [layers[name].register_forward_hook(hook.on_output(name)) for name in names]
@@ -52,7 +57,7 @@ def _stop(module: nn.Module, arguments: tuple[Any, ...]) -> None:
 
 
 class _GroupHook:
-    """Waits for the outputs of all projections of a group, then updates its totals."""
+    """Collects the outputs of all projections of a group, then updates its totals."""
 
     def __init__(
         self,
@@ -82,7 +87,7 @@ class _GroupHook:
     def on_output(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
             bias = self._biases[name]
-            # what perturbing the weight or the input moves; a bias stands still
+            # without the bias, which no perturbation of weight or input changes
             self._outputs[name] = output if bias is None else output - bias
             if len(self._outputs) == len(self._names):
                 self._update(arguments[0])

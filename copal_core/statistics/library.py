@@ -1,7 +1,7 @@
-"""The statistics of every layer on every domain, gathered once by a dense pass and kept in the cache folder.
+"""Statistics of every layer on every domain, gathered once by a dense pass and stored in the cache folder.
 
-Files: <cache>/statistics/<key>/<statistic>/block-NNN.safetensors, where the key names the checkpoint's weights,
-the domain's windows and the dtype. One pass fills all blocks; a pass that was cut short starts again.
+Files: <cache>/statistics/<key>/<statistic>/block-NNN.safetensors, where the key identifies the checkpoint's weights,
+the domain's windows and the dtype. One pass fills all blocks; an interrupted pass starts again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GRAM: tuple[Statistic, ...] = (InputGram(),)
 
 @dataclass(frozen=True)
 class Windows:
-    """One domain's token windows: calibration and evaluation, (count, length) int64 each."""
+    """Token windows of one domain: calibration and evaluation, (count, length) int64 each."""
 
     name: str
     spec: str
@@ -51,7 +51,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class LayerLibrary:
-    """Weights of every layer of a checkpoint, with their statistics on each domain; read when asked for."""
+    """Weights of every layer of a checkpoint and their statistics on each domain; read on access."""
 
     checkpoint: Checkpoint
     domains: tuple[Windows, ...]
@@ -65,13 +65,13 @@ class LayerLibrary:
         return list(self.folders)
 
     def stamp(self) -> str:
-        """The protocol of every error read here, in one line."""
+        """Return the protocol of the statistics in one line."""
         protocol = self.protocol
         parts = [self.checkpoint.name, f"calibration {protocol.calibration}".replace("x", "×")]
         return " · ".join([*parts, "dense propagation", f"seed {protocol.seed}", self.dtype])
 
     def weight(self, block: int, projection: str) -> Tensor:
-        """(out, in) float32. Raises InvalidValueError for a layer that does not exist."""
+        """Return a layer's weight, (out, in) float32. Raises InvalidValueError if the layer does not exist."""
         if projection not in GROUP_OF:
             raise InvalidValueError(f"projection '{projection}' is not known; known: {', '.join(GROUP_OF)}")
         if not 0 <= block < self.blocks:
@@ -81,9 +81,9 @@ class LayerLibrary:
         return WeightFiles(self.checkpoint.folder).read(prefix, "cpu", torch.float32)[""]
 
     def statistics(self, block: int, projection: str) -> dict[str, GroupStatistics]:
-        """Domain -> statistics of the layer's input; the coupling is cut to the projection's rows."""
+        """Return domain -> statistics of the layer, with the coupling's rows of this projection alone."""
         group = GROUP_OF[projection]
-        found = {}
+        by_domain = {}
         for name, folder in self.folders.items():
             gathered = GroupStatistics()
             for statistic in ALL:
@@ -95,12 +95,12 @@ class LayerLibrary:
                 total = torch.from_numpy(arrays[_key(group, projection, statistic)])
                 gathered.totals[statistic.name] = total
             gathered.totals["input_square_sum"] = gathered.require("input_gram").diagonal().clone()
-            found[name] = gathered
-        return found
+            by_domain[name] = gathered
+        return by_domain
 
 
 def combined(statistics: Mapping[str, GroupStatistics], domains: Sequence[str]) -> GroupStatistics:
-    """The statistics of several domains together. Raises InvalidValueError for an unknown one."""
+    """Add up the statistics of several domains. Raises InvalidValueError for an unknown domain."""
     for name in domains:
         if name not in statistics:
             raise InvalidValueError(f"domain '{name}' has no statistics here; known: {', '.join(statistics)}")
@@ -113,9 +113,14 @@ def combined(statistics: Mapping[str, GroupStatistics], domains: Sequence[str]) 
 def sample_windows(
     checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol, report: Report
 ) -> list[Windows]:
-    """The windows of every domain under `protocol`, each domain under a name of its own."""
+    """Draw the windows of every domain under `protocol`; domains of the same name are numbered.
+
+    Raises:
+        DomainError: a domain cannot be read or is too short.
+        CheckpointError: the tokenizer cannot be read.
+    """
     tokenizer = checkpoint.tokenizer()
-    found: list[Windows] = []
+    drawn: list[Windows] = []
     for spec in specs:
         domain = domain_sources.find(spec)
         windows = (protocol.calibration, protocol.evaluation)
@@ -123,9 +128,9 @@ def sample_windows(
         first, second = (
             torch.from_numpy(np.ascontiguousarray(a)) for a in (sample.calibration, sample.evaluation)
         )
-        name = name_apart(domain.name, {other.name for other in found})  # two files may have one name
-        found.append(Windows(name, domain.spec, first, second, sample.content_hash))
-    return found
+        name = name_apart(domain.name, {other.name for other in drawn})  # two files may have the same name
+        drawn.append(Windows(name, domain.spec, first, second, sample.content_hash))
+    return drawn
 
 
 def layer_library(
@@ -136,16 +141,27 @@ def layer_library(
     report: Report = lambda label, done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> LayerLibrary:
-    """Gather (or find in the cache) the statistics of every block on every domain.
+    """Gather the statistics of every block on every domain, or find them in the cache.
 
-    report: told of each block. Raises DomainError, CheckpointError, and Cancelled when `should_stop` says so.
+    Args:
+        checkpoint: the dense model.
+        specs: domains, as `domains.find` takes them.
+        protocol: calibration windows, seed, device and dtype.
+        statistics: to gather.
+        report: receives label, done and total at each block.
+        should_stop: asked before each block.
+
+    Raises:
+        DomainError: a domain cannot be read or is too short.
+        CheckpointError: the checkpoint cannot be read.
+        Cancelled: `should_stop` returned True.
     """
     device, dtype, _ = devices.choose(protocol.device, protocol.dtype)
     domains = sample_windows(checkpoint, specs, protocol, report)
     depth = read_shape(checkpoint.folder).blocks
     folders = {domain.name: _folder(checkpoint, domain, dtype) for domain in domains}
     for folder in folders.values():
-        cache_room.used(folder)
+        cache_room.touch(folder)
     missing = [
         (domain, wanted)
         for domain in domains
@@ -175,11 +191,11 @@ def _gather(
             raise Cancelled("gathering the layers' statistics was cancelled")
         report(f"calibrating on {domain.name}", done[0] + index, done[1])
         with backbone.block(index) as block:
-            found = states.calibrate(block, statistics, advance=True)[0]
+            block_statistics = states.calibrate(block, statistics, advance=True)[0]
         for statistic in statistics:
             arrays = {}
             for group, names in GROUPS.items():
-                gathered = found.groups[group]
+                gathered = block_statistics.groups[group]
                 arrays[f"{group}.tokens"] = np.array(gathered.tokens)
                 total = gathered.require(statistic.name)
                 if not statistic.per_output:
@@ -188,7 +204,7 @@ def _gather(
                 rows = [linears(block)[name].weight.shape[0] for name in names]
                 for name, part in zip(names, total.split(rows), strict=True):
                     arrays[f"{name}.{statistic.name}"] = part.cpu().contiguous().numpy()
-            # made again when lost: no need to wait for the disk
+            # a lost file can be gathered again: no need to wait for the disk
             write = partial(save_file, arrays)
             files.write_atomically(_file(folder, statistic, index), write, durable=False)
     for statistic in statistics:

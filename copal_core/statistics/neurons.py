@@ -1,6 +1,6 @@
 """Statistics of the hidden neurons of a feed-forward layer, z = act(gate(x)) ⊙ up(x), shape (tokens, d_ff).
 
-z is what `down_proj` reads. All totals are sums over tokens, gathered at the feed-forward groups alone.
+z is the input of `down_proj`. All totals are sums over tokens, gathered at the feed-forward groups alone.
 """
 
 from __future__ import annotations
@@ -16,37 +16,45 @@ from copal_core.errors import InvalidValueError
 from copal_core.statistics.accumulators import InputGram, InputSquareSum, Statistic, stacked_abs
 
 RANKED_TOGETHER = 1024  # tokens
-_COLUMNS_AT_ONCE = 2048  # sorted at once: bounds what a wide layer needs besides its totals
+_COLUMNS_AT_ONCE = 2048  # sorted at once, which bounds the working memory of a wide layer
 
 
 def normal_scores(values: Tensor) -> Tensor:
-    """Each column's ranks as quantiles of the standard normal distribution (van der Waerden scores).
+    """Convert each column's ranks to quantiles of the standard normal distribution (van der Waerden scores).
 
-    values: (n, columns), any float dtype. Equal values share their mean rank, so a constant column scores zero.
-    Returns (n, columns) float32. Any strictly increasing map of a column leaves its scores as they are.
+    Equal values share their mean rank, so that a constant column scores zero. A strictly increasing map of a column
+    does not change its scores.
+
+    Args:
+        values: (n, columns), any float dtype.
+
+    Returns:
+        (n, columns) float32.
     """
     tokens = values.shape[0]
     ordered, order = values.float().sort(dim=0)
-    place = torch.arange(tokens, device=values.device)[:, None].expand_as(order)
+    # mean rank of a run of equal values: (first position + last position) / 2 + 1, from 1 to n
+    position = torch.arange(tokens, device=values.device)[:, None].expand_as(order)
     begins = torch.ones_like(order, dtype=torch.bool)
     begins[1:] = ordered[1:] != ordered[:-1]
     ends = torch.ones_like(begins)
     ends[:-1] = begins[1:]
-    first = torch.where(begins, place, 0).cummax(dim=0).values
-    last = torch.where(ends, place, tokens).flip(0).cummin(dim=0).values.flip(0)
-    rank = (first + last).float() / 2 + 1  # 1 to n
+    first = torch.where(begins, position, 0).cummax(dim=0).values
+    last = torch.where(ends, position, tokens).flip(0).cummin(dim=0).values.flip(0)
+    rank = (first + last).float() / 2 + 1
+    # score s = Φ⁻¹(rank / (n + 1)), then back to the order of the tokens
     scores = torch.special.ndtri(rank / (tokens + 1))
     return torch.empty_like(scores).scatter_(0, order, scores)
 
 
 @dataclass(frozen=True)
 class NormalScoreGram(Statistic):
-    """(d_ff, d_ff) Σ s sᵀ of the normal scores s of z: over its diagonal, the correlation of a Gaussian copula.
+    """Σ s sᵀ, (d_ff, d_ff), of the normal scores s of z; normalised, the correlation of a Gaussian copula.
 
-    The ranks of a whole text would need all its activations at once. Tokens are ranked among the (at most) 1024
-    neighbours they were captured with, and the products summed: additive over tokens, domains and workers. What is
-    lost is the dependence of two neurons' *levels* from one stretch of 1024 tokens to another; what remains is
-    their dependence from token to token.
+    Ranking a whole text would need all its activations at once. Instead tokens are ranked within the chunk of (at
+    most) 1024 tokens they were captured in, and the products are summed, which is additive over tokens, domains and
+    workers. This measures how two neurons depend on each other from token to token, but not how their *levels* vary
+    together from one chunk to another.
     """
 
     name: ClassVar[str] = "normal_score_gram"
@@ -63,22 +71,22 @@ class NormalScoreGram(Statistic):
 
 
 class NeuronGram(InputGram):
-    """(d_ff, d_ff) Σ z zᵀ: what one neuron's output says of another's, for compensation."""
+    """Σ z zᵀ, (d_ff, d_ff), from which one neuron's output is predicted by another's for compensation."""
 
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)
 
 
 class NeuronSquareSum(InputSquareSum):
-    """(d_ff,) Σ z²: how strongly each neuron fires."""
+    """Σ z², (d_ff,): how strongly each neuron is activated."""
 
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)
 
 
 @dataclass(frozen=True)
 class RowSensitivity(Statistic):
-    """(d_ff,) Σ_k |W_jk| Σ_n |y_nj||x_nk|, summed over gate and up: COPAL's score of a neuron's rows.
+    """Σ_k |W_jk| Σ_n |y_nj||x_nk|, (d_ff,), summed over gate and up: COPAL's score of a neuron's rows.
 
-    The sum over k is taken before the sum over tokens, so that no (out, in) total is kept.
+    The sum over k is taken before the sum over tokens, so that no (out, in) total is needed.
     """
 
     name: ClassVar[str] = "row_sensitivity"
@@ -97,7 +105,7 @@ class RowSensitivity(Statistic):
 
 @dataclass(frozen=True)
 class ColumnSensitivity(Statistic):
-    """(d_ff,) Σ_j |W_jk| Σ_n |y_nj||z_nk|: COPAL's score of a neuron's column of down."""
+    """Σ_j |W_jk| Σ_n |y_nj||z_nk|, (d_ff,): COPAL's score of a neuron's column of down."""
 
     name: ClassVar[str] = "column_sensitivity"
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)

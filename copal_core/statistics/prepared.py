@@ -1,7 +1,7 @@
-"""What has been gathered of a checkpoint on its domains, so that a page can tell without importing torch.
+"""Index of gathered statistics, from which a page can tell what is available without importing torch.
 
-An entry is written once the statistics of every layer are complete: <cache>/statistics/entry-<key>.json, and
-beside it the errors of all layers when they were compared. The key names weights, texts, windows and dtype.
+An entry <cache>/statistics/entry-<key>.json is written once the statistics of every layer are complete; the errors of
+all layers are stored beside it once they are compared. The key identifies weights, texts, windows and dtype.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STATISTICS = ("input_gram", "absolute_coupling")
 
 @dataclass(frozen=True)
 class Entry:
-    """Statistics that are ready. folders: domain name -> folder, in the order of the domains."""
+    """Complete statistics of a checkpoint. `folders` maps domain name to folder, in the order of the domains."""
 
     key: str
     checkpoint: Checkpoint
@@ -42,19 +42,19 @@ class Entry:
         return list(self.folders)
 
     def library(self) -> LayerLibrary:
-        """The layers' weights and statistics; imports torch."""
+        """Open the layers' weights and statistics; imports torch."""
         from copal_core.statistics.library import LayerLibrary
 
         return LayerLibrary(self.checkpoint, (), self.protocol, self.folders, self.dtype, self.blocks)
 
     def errors(self) -> files.Arrays | None:
-        """Every layer's errors over the budgets; None before they were compared."""
+        """Read every layer's errors over the budgets; None before the layers were compared."""
         path = errors_file(self.key)
         return files.read_arrays(path)[0] if path.is_file() else None
 
 
 def find(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol) -> Entry | None:
-    """The entry when everything it names is there. Reads two small files; no torch."""
+    """Return the entry if all its statistics are present, else None. Reads small files only; no torch."""
     key = _key(checkpoint, specs, protocol)
     path = _entry_file(key)
     if not path.is_file():
@@ -68,12 +68,12 @@ def find(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol) -> En
     if not complete:
         return None
     for folder in folders.values():
-        cache_room.used(folder)
+        cache_room.touch(folder)
     return Entry(key, checkpoint, protocol, folders, content["dtype"], content["blocks"], content["stamp"])
 
 
 def gather(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol, report: Report) -> Entry:
-    """Gather what is missing and write the entry; minutes on a large checkpoint. Imports torch."""
+    """Gather missing statistics and write the entry; takes minutes for a large checkpoint. Imports torch."""
     from copal_core.statistics.library import layer_library
 
     library = layer_library(checkpoint, list(specs), protocol, report=report)
@@ -98,13 +98,13 @@ def _key(checkpoint: Checkpoint, specs: Sequence[str], protocol: Protocol) -> st
 
 
 def _identity(spec: str) -> list[Any]:
-    """A file's text may change under the same name."""
+    """Identify a domain; a file also by size and modification time, for its text may change under the same name."""
     path = Path(spec.partition("#")[0]).expanduser()
     try:
-        found = path.stat() if path.is_file() else None
+        status = path.stat() if path.is_file() else None
     except (OSError, ValueError):
-        found = None
-    return [spec, found.st_size, found.st_mtime_ns] if found else [spec]
+        status = None
+    return [spec, status.st_size, status.st_mtime_ns] if status else [spec]
 
 
 def _entry_file(key: str) -> Path:

@@ -1,1 +1,1 @@
-"""What everything else stands on: whole files, paths, registries, sharing, queueing, torch's settings."""
+"""Foundations of every other package: atomic files, paths, registries, sharing, queueing and torch settings."""

@@ -1,4 +1,4 @@
-"""The time as files keep it."""
+"""Timestamps as they are written to files."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import datetime
 
 
 def now() -> str:
-    """Return the UTC time to the second, ISO 8601."""
+    """Return the current UTC time to the second, in ISO 8601 form."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write beside, flush to disk, rename."""
+"""Atomic files: write to a temporary file beside the target, flush it to disk, rename it into place."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ Arrays = dict[str, NDArray[Any]]
 def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it into place.
 
-    durable: flush to disk before the rename, so that a power cut leaves the old file or the new one.
-    Raises RunError when the disk is full or the folder cannot be written.
+    Args:
+        path: the file to create or replace; missing folders are created.
+        write: receives the path of the temporary file and fills it.
+        durable: flush to disk before the rename, so that a power cut leaves either the old file or the new one.
+
+    Raises:
+        RunError: the disk is full, or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,14 +50,14 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise readable(path, error) from error
-    except SafetensorError as error:  # its writer reports a full disk in its own words
+    except SafetensorError as error:  # safetensors reports a full disk with its own exception
         raise RunError(
             f"{path.name} could not be written: {error}; free some disk space, then resume"
         ) from error
 
 
 def remove_partial(folder: Path) -> None:
-    """Delete temporary files that killed processes left; for the one process that writes into `folder`."""
+    """Delete temporary files left by killed processes; only the process that writes into `folder` may call it."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -85,9 +90,17 @@ def write_arrays(
 
 
 def read_arrays(path: Path, names: list[str] | None = None) -> tuple[Arrays, dict[str, str]]:
-    """The arrays (all, or those `names` that exist) and the metadata of a safetensors file.
+    """Read arrays and metadata of a safetensors file.
 
-    Raises RunError when the file is missing or damaged.
+    Args:
+        path: the file.
+        names: arrays to read, where they exist; None reads all of them.
+
+    Returns:
+        The arrays by name, and the file's metadata.
+
+    Raises:
+        RunError: the file is missing or damaged.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -117,7 +130,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut; systems that cannot open folders do so by themselves."""
+    """Make a rename survive a power cut; systems that cannot open folders guarantee that by themselves."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -129,7 +142,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def touch(path: Path) -> None:
-    """Make an empty file, as a sign to another process. Raises RunError when that cannot be done."""
+    """Create an empty file as a signal to another process. Raises RunError when it cannot be created."""
     try:
         path.touch()
     except OSError as error:
@@ -138,7 +151,7 @@ def touch(path: Path) -> None:
 
 @contextmanager
 def held(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file; raises RunError with the words `refusal` when another process holds it."""
+    """Hold a lock file; raise RunError with the message `refusal` when another process holds it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=3)
@@ -153,7 +166,7 @@ def held(path: Path, refusal: str) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds a lock file; False where there is none."""
+    """Return whether a running process holds a lock file; False if the file does not exist."""
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -168,32 +181,36 @@ def is_held(path: Path) -> bool:
 
 
 def keep_newest(folder: Path, pattern: str, count: int) -> None:
-    """Delete all files of that pattern but the `count` written last; other processes may be doing the same."""
-    found = []
+    """Delete all files that match `pattern` except the `count` newest; other processes may do so concurrently."""
+    by_age = []
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):
-            found.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(found)[:-count]:
+            by_age.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(by_age)[:-count]:
         path.unlink(missing_ok=True)
 
 
 def new_folder(out: Path) -> Path:
-    """The absolute path of a folder that is absent or empty. Raises RunError for anything else."""
-    found = Path(os.path.abspath(out))
-    if not found.name:
+    """Return the absolute path of a folder that is absent or empty. Raises RunError for anything else."""
+    folder = Path(os.path.abspath(out))
+    if not folder.name:
         raise RunError(f"'{out}' is no folder to write into; choose a new one")
-    if os.path.lexists(found) and not os.path.isdir(found):
+    if os.path.lexists(folder) and not os.path.isdir(folder):
         raise RunError(f"'{out}' is a file; choose a new folder")
-    if os.path.isdir(found) and any(found.iterdir()):
+    if os.path.isdir(folder) and any(folder.iterdir()):
         raise RunError(f"folder '{out}' is not empty; choose a new one")
-    return found
+    return folder
 
 
 @contextmanager
 def making(out: Path) -> Iterator[Path]:
-    """A folder to be filled, which becomes the new folder `out` when all went well and is gone when it did not.
+    """Yield a temporary folder that becomes `out` on success and is deleted on failure.
 
-    Raises RunError when `out` is not new, or cannot be written.
+    Args:
+        out: the folder to create; it must be absent or empty.
+
+    Raises:
+        RunError: `out` holds files, or cannot be written.
     """
     target = new_folder(out)
     temporary = target.with_name(f".{target.name}.partial")
@@ -213,7 +230,7 @@ def making(out: Path) -> Iterator[Path]:
 
 
 def readable(path: Path, error: OSError) -> RunError:
-    """A failed write in words."""
+    """Turn a failed write into a RunError with a readable message."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(f"the disk is full: {path.name} could not be written; free some space, then resume")
     return RunError(f"{path} could not be written ({error.strerror or error})")

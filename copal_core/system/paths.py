@@ -1,4 +1,4 @@
-"""Where things lie on this machine."""
+"""Folders of runs, uploads and caches on this machine."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def runs_root() -> Path:
-    """Where runs are kept: $COPAL_RUNS, else the user's data folder."""
+    """Return the folder of runs: $COPAL_RUNS, else a folder in the user's data directory."""
     default = Path.home() / ".local" / "share" / "copal" / "runs"
     return Path(os.environ.get("COPAL_RUNS") or default)
 
 
 def uploads_root() -> Path:
-    """Where files that people upload are kept."""
+    """Return the folder of uploaded files."""
     return runs_root() / "uploads"
 
 
 def cache_root() -> Path:
-    """COPAL_CACHE, or the platform's folder for files that can be made again."""
+    """Return $COPAL_CACHE, else the platform's folder for files that can be recomputed."""
     chosen = os.environ.get("COPAL_CACHE")
     if chosen:
         return Path(chosen).expanduser()

@@ -1,4 +1,4 @@
-"""Single precision that is single precision: products of statistics are never rounded to TF32 unasked."""
+"""Precision of matrix products: statistics in float32 are never silently rounded to TF32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Multiply float32 matrices as float32 on a GPU, whatever the process has allowed; restored after."""
+    """Multiply float32 matrices in full float32 on a GPU; restore the process's setting afterwards."""
     products = torch.backends.cuda.matmul
     if not hasattr(products, "fp32_precision"):  # torch before 2.9
         before = products.allow_tf32
@@ -32,15 +32,20 @@ def exact_products() -> Iterator[None]:
 
 
 def factor_dtype(tensor: Tensor) -> torch.dtype:
-    """The number format in which `add_product` multiplies a tensor: its own 16 bits on a GPU, else float32."""
+    """Return the dtype in which `add_product` multiplies a tensor: its own 16-bit type on a GPU, else float32."""
     return tensor.dtype if tensor.is_cuda and tensor.dtype in _HALVES else torch.float32
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += leftᵀ right, in place. total: (a, b) float32; left: (tokens, a); right: (tokens, b).
+    """Compute total += leftᵀ right in place.
 
-    On a GPU 16-bit factors are multiplied as they are: their products are exact in float32, in which they
-    are summed. Elsewhere they are widened first.
+    On a GPU, 16-bit factors are multiplied without conversion: their products are exact in float32, the type
+    in which they are summed. Elsewhere both are converted to float32 first.
+
+    Args:
+        total: (a, b) float32.
+        left: (tokens, a).
+        right: (tokens, b).
     """
     if factor_dtype(left) == factor_dtype(right) != torch.float32:
         total += torch.mm(left.T, right, out_dtype=torch.float32)

@@ -1,7 +1,7 @@
-"""Named registries: one file registers one method, and it appears everywhere by that name.
+"""Named registries: one file registers one class, which is then available everywhere by its name.
 
-The file is called as the method is (dashes written as underscores), so that the names and their
-one-line descriptions can be listed without importing torch.
+The file has the name of the method (underscores for dashes), so that names and their one-line descriptions
+can be listed without importing torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator. Raises ValueError when `name` is already taken by another class."""
+        """Return a class decorator that registers under `name`; it raises ValueError for a name in use."""
 
         def add(cls: type[T]) -> type[T]:
             taken = self._classes.get(name)
@@ -44,16 +44,20 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """All names, in alphabetical order, without importing the files that define them."""
+        """Return all names in alphabetical order, without importing the files that define them."""
         files = {_name(module) for module in self._modules()}
         return sorted(files | set(self._classes))
 
     def summaries(self) -> dict[str, str]:
-        """Name -> first sentence of its file's docstring, without importing the files."""
+        """Return name -> first paragraph of its file's docstring, without importing the files."""
         return {name: self._summary(name) for name in self.names()}
 
     def get(self, name: str) -> type[T]:
-        """The class registered as `name`. Raises InvalidValueError that lists the known names."""
+        """Return the class registered as `name`.
+
+        Raises:
+            InvalidValueError: the name is unknown; the message lists the known ones.
+        """
         if name not in self._classes:
             if name not in self.names():
                 known = ", ".join(self.names())
@@ -70,9 +74,9 @@ class Registry(Generic[T]):
         return Path(spec.origin).parent
 
     def _modules(self) -> list[str]:
-        """Modules that hold a method; a leading underscore marks what they share."""
-        found = (module.name for module in pkgutil.iter_modules([str(self._folder())]))
-        return [name for name in found if not name.startswith("_")]
+        """Return the modules that hold a method; modules with a leading underscore hold shared code."""
+        names = (module.name for module in pkgutil.iter_modules([str(self._folder())]))
+        return [name for name in names if not name.startswith("_")]
 
     def _summary(self, name: str) -> str:
         path = self._folder() / f"{name.replace('-', '_')}.py"

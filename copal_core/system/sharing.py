@@ -1,13 +1,13 @@
-"""A server that several people share (COPAL_SHARED=1): what it opens and downloads, and whose a run is.
+"""Access rules of a server shared by several people (COPAL_SHARED=1): paths, downloads and ownership of runs.
 
-    COPAL_HOSTS       names that browsers may call the server by, separated by commas, besides those of this machine
+    COPAL_HOSTS       host names under which browsers may reach the server, comma-separated, besides this machine's own
     COPAL_ROOTS       folders whose checkpoints and texts may be opened, separated as in PATH; none by default
-    COPAL_HUB_ALLOW   what may be downloaded: owner/name or owner/*, separated by commas; nothing by default
-    COPAL_PERSON      who a process works for; set by the app for the processes that it starts
+    COPAL_HUB_ALLOW   repositories that may be downloaded: owner/name or owner/*, comma-separated; none by default
+    COPAL_PERSON      the person a process works for; set by the app for the processes that it starts
 
-Without COPAL_SHARED nothing but the names is limited. Whoever uses the command line has no COPAL_PERSON: the
-operator, who may change every run. What a person makes carries a file `owner`, apart from run.json, which is exported
-and shared.
+Without COPAL_SHARED only the host names are restricted. On the command line COPAL_PERSON is unset: that is the
+operator, who may change every run. The owner of a run is recorded in a file `owner` beside run.json, because run.json
+is exported and shared.
 """
 
 from __future__ import annotations
@@ -29,44 +29,46 @@ _resolver: Callable[[], str] | None = None
 
 
 def enabled() -> bool:
-    """Whether several people share this server."""
+    """Return whether several people share this server."""
     return os.environ.get("COPAL_SHARED", "") not in ("", "0")
 
 
-# -- what it may be called -------------------------------------------------------------------------------
+# -- host names ------------------------------------------------------------------------------------------
 
 
 def hosts(bound: str | None) -> list[str]:
-    """Names that a browser may call the server by; IPv6 addresses in brackets, as in a URL.
+    """Return the host names under which a browser may reach the server; IPv6 addresses in brackets, as in a URL.
 
-    Somebody else's page whose name is made to lead to this machine (DNS rebinding) is of the server's own origin to
-    the browser; only the name tells it apart.
+    The check defends against DNS rebinding: a foreign page whose name resolves to this machine has the server's own
+    origin as far as the browser is concerned, and only the host name gives it away.
 
     Args:
-        bound: the address that the server listens at, if it was told one.
+        bound: the address that the server listens on, if one was configured.
 
     Raises:
-        InvalidValueError: when COPAL_HOSTS has something that is no name.
+        InvalidValueError: COPAL_HOSTS contains something that is not a host name.
     """
-    named = [one.strip() for one in os.environ.get("COPAL_HOSTS", "").split(",") if one.strip()]
-    for one in named:
-        if not _HOST.fullmatch(one):
+    names = [name.strip() for name in os.environ.get("COPAL_HOSTS", "").split(",") if name.strip()]
+    for name in names:
+        if not _HOST.fullmatch(name):
             raise InvalidValueError(
-                f"COPAL_HOSTS has '{one[:40]}', which is no name of a server; use names as in class.example, "
+                f"COPAL_HOSTS has '{name[:40]}', which is no name of a server; use names as in class.example, "
                 "*.class.example, 192.0.2.7 or [2001:db8::7], without http:// and port"
             )
     if bound is not None:
-        named.append(f"[{bound}]" if ":" in bound else bound)
-    return ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), *named]
+        names.append(f"[{bound}]" if ":" in bound else bound)
+    return ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), *names]
 
 
-# -- what may be opened and downloaded -------------------------------------------------------------------
+# -- paths and downloads ---------------------------------------------------------------------------------
 
 
 def why_not_path(path: Path, uploads: bool = False) -> str | None:
-    """Why `path` may not be opened, in words; None when it may. Links are followed first.
+    """Return the reason why `path` may not be opened, or None when it may. Links are resolved first.
 
-    uploads: whether files that people uploaded may be.
+    Args:
+        path: the file or folder.
+        uploads: also allow uploaded files.
     """
     if not enabled():
         return None
@@ -74,7 +76,7 @@ def why_not_path(path: Path, uploads: bool = False) -> str | None:
     try:
         resolved = path.resolve()
         allowed = [root.resolve() for root in [*roots, *([uploads_root()] if uploads else [])]]
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+    except (OSError, ValueError, RuntimeError):  # an impossible file name, or a cycle of links
         return f"'{path}' cannot be opened; check the path"
     if any(resolved.is_relative_to(root) for root in allowed):
         return None
@@ -83,11 +85,12 @@ def why_not_path(path: Path, uploads: bool = False) -> str | None:
 
 
 def why_not_hub(name: str) -> str | None:
-    """Why the hub's `owner/name` may not be downloaded, in words; None when it may."""
+    """Return the reason why the hub's `owner/name` may not be downloaded, or None when it may."""
     if not enabled():
         return None
-    allowed = [one.strip() for one in os.environ.get("COPAL_HUB_ALLOW", "").split(",") if one.strip()]
-    if any(_matches(name, one) for one in allowed):
+    patterns = os.environ.get("COPAL_HUB_ALLOW", "").split(",")
+    allowed = [pattern.strip() for pattern in patterns if pattern.strip()]
+    if any(_matches(name, pattern) for pattern in allowed):
         return None
     shown = ", ".join(allowed) or "nothing"
     return (
@@ -96,47 +99,50 @@ def why_not_hub(name: str) -> str | None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether `name` is the pattern `owner/name`, or one of `owner/*`."""
+    """Return whether `name` equals the pattern `owner/name` or falls under `owner/*`."""
     return fnmatch.fnmatchcase(name, pattern) if pattern.endswith("/*") else name == pattern
 
 
-# -- whose it is -----------------------------------------------------------------------------------------
+# -- ownership -------------------------------------------------------------------------------------------
 
 
 def identify_by(resolver: Callable[[], str] | None) -> None:
-    """Let `resolver` say who asks, as the app does from the browser's cookies; never empty. None: COPAL_PERSON."""
+    """Set the function that identifies the current person; None falls back to COPAL_PERSON.
+
+    The app sets one that reads the browser's cookies. It never returns an empty string.
+    """
     global _resolver
     _resolver = resolver
 
 
 def person() -> str:
-    """Who asks: a hash, or OPERATOR."""
+    """Return the current person: a hash, or OPERATOR."""
     if not enabled():
         return OPERATOR
     return _resolver() if _resolver is not None else os.environ.get("COPAL_PERSON", OPERATOR)
 
 
 def claim(folder: Path) -> None:
-    """Note that who asks now made what lies in `folder`. Raises RunError when that cannot be written."""
-    from copal_core.system import files  # numpy, which describing a checkpoint does not need
+    """Record the current person as the owner of `folder`. Raises RunError when that cannot be written."""
+    from copal_core.system import files  # imports numpy, which describing a checkpoint does not need
 
     if enabled():
         files.write_text(folder / _OWNER, person())
 
 
 def is_owner(folder: Path) -> bool:
-    """Whether who asks may change what lies in `folder`: its maker, and the operator; anybody unless shared."""
-    asking = person()
-    if not enabled() or asking == OPERATOR:
+    """Return whether the current person may change `folder`: its owner, the operator, or anyone unless shared."""
+    current = person()
+    if not enabled() or current == OPERATOR:
         return True
     try:
-        return (folder / _OWNER).read_text(encoding="utf-8").strip() == asking
-    except (OSError, ValueError):  # made by the operator
+        return (folder / _OWNER).read_text(encoding="utf-8").strip() == current
+    except (OSError, ValueError):  # without a record the operator owns it
         return False
 
 
 def require_owner(folder: Path) -> None:
-    """Raise RunError unless who asks may change what lies in `folder`."""
+    """Raise RunError unless the current person may change `folder`."""
     if not is_owner(folder):
         raise RunError(
             f"'{folder.name}' belongs to another person of this shared server; look at it, and start one of your own"

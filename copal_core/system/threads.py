@@ -1,4 +1,4 @@
-"""Thread counts for the kind of work at hand."""
+"""Torch's thread count for work made of many small operations."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from contextlib import contextmanager
 import torch
 
 _guard = threading.Lock()
-_inside: dict[int, int] = {}  # thread -> how many times it is within `one_thread`
+_inside: dict[int, int] = {}  # thread -> how deeply it is nested in `one_thread`
 _usual = 1
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread: for many small operations, where waking threads costs more than they do.
+    """Compute with one thread, for many small operations where waking threads costs more than they save.
 
-    On a machine that others use too, each hand-over between threads can wait for a whole time slice. The count is the
-    process's, and the app computes for several people at once: what comes back is the count before the first of them.
+    On a busy machine each hand-over between threads can wait for a whole time slice. The thread count belongs to the
+    process, and the app computes for several people at once: the count restored last is the one from before the first
+    of them entered.
     """
     global _usual
     me = threading.get_ident()

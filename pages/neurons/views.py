@@ -134,7 +134,7 @@ def _speed(store: RunStore, method: str, step: int) -> None:
         ]
         for name, one in found.items()
     ]  # fmt: skip
-    columns = ["Model", "Parameters", "Bytes at 16 bits", "Reading, tokens/s", "Writing, tokens/s"]
+    columns = ["Model", "Parameters", "Bytes at 16 bits", "Prefill, tokens/s", "Decode, tokens/s"]
     charts.text_table(columns, rows, "Size and speed of the dense and the smaller model")
     gain = {side: 100 * (found["smaller"][side] / found["dense"][side] - 1) for side in ("prefill", "decode")}
     reading, writing = (f"{gain[side]:+.0f} %".replace("-", "−") for side in ("prefill", "decode"))

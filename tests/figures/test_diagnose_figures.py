@@ -29,7 +29,7 @@ def test_text_and_hover_are_escaped_and_coloured_by_sign() -> None:
     assert "213,94,0" in styles[1] and "0,114,178" in styles[2]
     assert styles[3] == ""  # a change too small for a colour
     assert "outline" in styles[4]  # not finite: marked, not coloured
-    assert spans[0][1] == "nothing comes before it: not predicted"
+    assert spans[0][1] == "first token: not predicted"
     assert "&lt;b&gt;: 5.00 nats" in spans[1][1]
     assert re.sub("<[^>]*>", "", block).count("↵") == 1
 
@@ -119,4 +119,4 @@ def test_margins_leave_out_what_has_none() -> None:
     figure = weights.margin_figure(table, ["a", "<b>"])
     assert [len(trace.x) for trace in figure.data] == [1, 1]
     assert figure.data[1].name == "&lt;b&gt;" and figure.data[1].x[0] == 1e4
-    assert "rank 2 of 4; the lowest 2 go (50 %)" in table["text"][0]
+    assert "rank 2 of 4; the lowest 2 are removed (50 %)" in table["text"][0]

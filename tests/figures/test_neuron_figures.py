@@ -83,7 +83,7 @@ def test_the_spread_is_between_criteria_and_lots_are_none() -> None:
 @pytest.mark.parametrize(
     ("large", "words"),
     [(0.05, "20 % apart on small and 5 % apart on large: as published"),
-     (2.0, "20 % apart on small and a factor of 3.00 apart on large: the other way round than published")],
+     (2.0, "20 % apart on small and a factor of 3.00 apart on large: the opposite of the published finding")],
 )  # fmt: skip
 def test_the_finding_in_words(large: float, words: str) -> None:
     rows = [("small", 5e6, 0.1, 0.2), ("small", 5e6, 0.5, 9.0), ("large", 1e8, 0.1, large)]

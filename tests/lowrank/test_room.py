@@ -43,7 +43,7 @@ def test_what_is_in_use_or_was_just_looked_at_stays(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COPAL_STATISTICS_GB", "0.000001")
-    cache_room.used(folders[1])
+    cache_room.touch(folders[1])
     assert cache_room.make_room([folders[0]]) == [folders[2]]
     assert [folder.exists() for folder in folders] == [True, True, False, True]
 

@@ -72,7 +72,7 @@ class Server:
         folder = self.root / name
         folder.mkdir(parents=True)
         (folder / "status.json").write_text(json.dumps({"status": "created", "message": "", "updated": ""}))
-        turn = queueing.take(self.root, folder)
+        turn = queueing.enqueue(self.root, folder)
         command = [sys.executable, "-c", _WORK, str(self.log), name, work]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **turn})
         self.started.append(process)
@@ -116,7 +116,7 @@ def test_five_people_are_served_in_order(server: Server, monkeypatch: pytest.Mon
     wait_until(lambda: message(server, "a2") == last, lambda: message(server, "a2"))
     assert server.order() == ["x1"]  # one at a time
     with pytest.raises(RunError, match="already"):
-        queueing.take(server.root, server.root / "a1")
+        queueing.enqueue(server.root, server.root / "a1")
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert server.until(6) == ["x1", "a1", "b1", "c1", "d1", "a2"]
@@ -143,6 +143,6 @@ def test_killed_and_cancelled_ones_hold_nobody_up(server: Server, monkeypatch: p
 def test_bounds_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPAL_SHARED_JOBS", "many")
     with pytest.raises(InvalidValueError, match="COPAL_SHARED_JOBS"):
-        queueing.take(tmp_path, tmp_path / "run")
+        queueing.enqueue(tmp_path, tmp_path / "run")
     monkeypatch.setenv("COPAL_SHARED", "0")
-    assert queueing.take(tmp_path, tmp_path / "run") == {}
+    assert queueing.enqueue(tmp_path, tmp_path / "run") == {}

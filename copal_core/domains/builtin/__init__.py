@@ -1,4 +1,4 @@
-"""Domains made from what is installed: they work offline, on any machine. One file a domain."""
+"""Built-in domains, made from installed texts: they work offline on any machine. One file per domain."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from copal_core.system.registry import Registry
 
 
 class BuiltIn(Domain):
-    """A domain of installed text, of which a stable share is kept apart to train the `tiny` checkpoint.
+    """A domain of installed text, a fixed share of which is reserved for training the `tiny` checkpoint.
 
-    A document belongs to that share or not by a hash of its group's name alone, so that whoever samples,
-    wherever, never meets a document that `tiny` was trained on.
+    A hash of the name of a document's group alone decides if it belongs to that share, so that on no machine a
+    document is sampled that `tiny` was trained on.
     """
 
     description: ClassVar[str]
@@ -27,22 +27,22 @@ class BuiltIn(Domain):
 
     @abstractmethod
     def sources(self) -> Iterator[Document]:
-        """Every document, in a stable order, whichever share it belongs to."""
+        """Yield every document of both shares, in a stable order."""
 
     def why_not(self) -> str:
-        """Empty when the texts are here; otherwise what is missing and what would do."""
+        """Return an empty string if the texts are installed, else what is missing and how to get it."""
         return ""
 
     def group(self, document: Document) -> str:
-        """What decides the document's share; documents of one group are never parted."""
+        """Return the group that decides the document's share; a group is never split."""
         return document.id
 
     def documents(self) -> Iterator[Document]:
-        """The documents that may be sampled. Raises DomainError when the texts are not installed."""
+        """Yield the documents that may be sampled. Raises DomainError if the texts are not installed."""
         return self._share(training=False)
 
     def training_documents(self) -> Iterator[Document]:
-        """The documents that `tiny` is trained on, never sampled from. Raises as `documents` does."""
+        """Yield the documents that `tiny` is trained on, which are never sampled. Raises as `documents` does."""
         return self._share(training=True)
 
     def _share(self, training: bool) -> Iterator[Document]:
@@ -56,7 +56,7 @@ class BuiltIn(Domain):
 
     @classmethod
     def info(cls) -> DomainInfo:
-        """What a list of domains shows."""
+        """Describe the domain for a list."""
         missing = cls().why_not()
         return DomainInfo(cls.name, cls.label, cls.description, available=not missing, why_not=missing)
 

@@ -19,7 +19,7 @@ _SHORTEST = 400
 
 @BUILTINS.register("licences")
 class Licences(BuiltIn):
-    """One document a licence text, or several for a collection; paragraphs that recur are kept once."""
+    """One document per licence text, several for a collection; recurring paragraphs are included once."""
 
     label = "Licences"
     training_share = 0.4
@@ -28,7 +28,7 @@ class Licences(BuiltIn):
     def sources(self) -> Iterator[Document]:
         seen: set[str] = set()
         texts = _texts()
-        # short texts first, so that a collection keeps only what is its own
+        # short texts first, so that of a collection only paragraphs found nowhere else remain
         for name in sorted(texts, key=lambda name: (len(texts[name]), name)):
             text = distinct_paragraphs(texts[name], seen)
             for number, piece in enumerate(pieces(text, _PIECE)):
@@ -37,7 +37,7 @@ class Licences(BuiltIn):
 
 
 def _texts() -> dict[str, str]:
-    """Licence texts by a name without version numbers; equal up to white space means equal."""
+    """Return name without version numbers -> licence text; texts that differ in white space only appear once."""
     texts: dict[str, str] = {}
     for name, path in sorted(_files().items()):
         try:

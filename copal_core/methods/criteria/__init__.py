@@ -1,4 +1,4 @@
-"""Pruning criteria, one file each. A criterion turns a weight and statistics into importance scores."""
+"""Pruning criteria, one per file. A criterion turns a weight and statistics into importance scores."""
 
 from __future__ import annotations
 

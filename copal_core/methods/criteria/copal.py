@@ -2,15 +2,15 @@
 
 For y = f(x, W) the output moves by dy = S_W dW + S_x dx, with S_W = ∂f/∂W and S_x = ∂f/∂x. Under the
 relative perturbations dW = εW and dx = εx one token's loss is ‖dy‖², whose gradient with respect to the
-weight perturbation is 2·dy·S_W. The importance of a weight is |W ⊙ Σ|∇||, the absolute value taken for
-every token before summing: signed gradients cancel over tokens.
+weight perturbation is 2·dy·S_W. The importance of a weight is |W ⊙ Σ|∇||, with the absolute value taken
+per token before summing, because signed gradients cancel over tokens.
 
 For a linear layer dy = 2εWx, so that Σ|∇_jk| = 4ε Σ|y_j||x_k|, and the score is |W| ⊙ |Y|ᵀ|X| up to the
-constant 4ε, which every estimator here divides out:
+constant 4ε, by which every estimator here divides:
 
-closed-form         the matrix product |Y|ᵀ|X|, as costly as the layer's forward pass (default)
+closed-form         the matrix product |Y|ᵀ|X|, which costs as much as the layer's forward pass (default)
 finite-difference   S_W dW and S_x dx by finite differences of f, as the paper describes
-autograd            the exact derivatives by automatic differentiation, token by token: slow, a reference
+autograd            the exact derivatives by automatic differentiation, token by token: slow, for reference
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import AbsoluteCoupling, GroupStatistics, Statistic
 
 ESTIMATORS = ("closed-form", "finite-difference", "autograd")
-_TOKENS_AT_ONCE = 8  # autograd holds one gradient (out, in) a token
+_TOKENS_AT_ONCE = 8  # autograd holds one gradient (out, in) per token
 
 
 @dataclass(frozen=True)
 class FiniteDifferenceCoupling(AbsoluteCoupling):
-    """|DY|ᵀ|X| / 2ε with DY from finite differences of the layer, relative step `epsilon`."""
+    """|dY|ᵀ|X| / 2ε with dY from finite differences of the layer, with relative step `epsilon`."""
 
     epsilon: float
     needs_weight: ClassVar[bool] = True
@@ -73,7 +73,12 @@ class AutogradCoupling(AbsoluteCoupling):
 @CRITERIA.register("copal")
 @dataclass(frozen=True)
 class Copal(Criterion):
-    """|W_jk| · mean over tokens of |y_j||x_k|. estimator: see the file; epsilon: the relative perturbation."""
+    """|W_jk| times the mean over tokens of |y_j||x_k|.
+
+    Attributes:
+        estimator: closed-form, finite-difference or autograd; see the module's docstring.
+        epsilon: relative perturbation of weight and input.
+    """
 
     estimator: str = "closed-form"
     epsilon: float = 1e-2

@@ -1,4 +1,4 @@
-"""The size of the weight, |W|; needs no text at all."""
+"""Magnitude of the weight, |W|; needs no calibration text."""
 
 from __future__ import annotations
 

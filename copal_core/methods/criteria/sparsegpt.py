@@ -1,8 +1,9 @@
 """Optimal brain surgeon, column by column, with weight updates (SparseGPT, arXiv:2301.00774).
 
-Removing weight k of a row costs w² / [H⁻¹]_kk of squared output error, and the rest of the row moves to
-make up for it. Columns are treated from left to right; U, upper triangular with H⁻¹ = Uᵀ U, holds all
-the inverses needed on the way. The mask of a block of columns is chosen when its first column is reached.
+Removing weight k of a row adds w² / [H⁻¹]_kk to the squared output error, after the remaining weights of the
+row are updated to compensate. Columns are processed from left to right; U, upper triangular with
+H⁻¹ = Uᵀ U, contains all the inverses needed. The mask of a block of columns is chosen when its first column
+is reached.
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ from copal_core.system.threads import one_thread
 if TYPE_CHECKING:
     from copal_core.config import Structure
 
-_INNER = 32  # columns updated one by one before the rest of their block is, in one product
+_INNER = 32  # columns updated one by one before the rest of their block is updated in one product
 
 
 @CRITERIA.register("sparsegpt")
 @dataclass(frozen=True)
 class SparseGPT(Criterion):
-    """damping: share of the mean diagonal added to H. block: columns whose mask is chosen together."""
+    """Optimal brain surgeon with blockwise masks.
+
+    Attributes:
+        damping: share of H's mean diagonal that is added to its diagonal.
+        block: number of columns whose mask is chosen together.
+    """
 
     damping: float = 0.01
     block: float = 128.0
@@ -47,7 +53,7 @@ class SparseGPT(Criterion):
         return (InputGram(),)
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
-        """w² / U_kk² of the weights as they are, before any update."""
+        """Return w² / U_kk² of the original weights, before any update."""
         factor, dead, _ = inverse_factor(statistics.mean("input_gram"), self.damping)
         return (weight.float().masked_fill(dead, 0) / factor.diagonal()).square()
 
@@ -74,14 +80,14 @@ class SparseGPT(Criterion):
         return Pruned(w.T.contiguous(), kept.T.contiguous(), scores.T.contiguous(), highest, warnings)
 
     def _width(self, structure: Structure) -> int:
-        """Columns in a block: a whole number of N:M groups."""
+        """Return the number of columns in a block, a multiple of the N:M group size."""
         block = int(self.block)
         size = structure.group_size if structure.kind == "n:m" else 1
         return max(size, block - block % size)
 
 
 class _Chooser:
-    """Chooses which weights of a block of columns go; rows are exact over the whole layer."""
+    """Chooses the mask of a block of columns; over the whole layer each row has exactly its sparsity."""
 
     def __init__(self, structure: Structure, sections: Sequence[int], start: int, columns: int) -> None:
         self.structure = structure
@@ -91,9 +97,9 @@ class _Chooser:
         structure.check_divides(columns)
 
     def whole_block(self, scores: Tensor) -> Tensor:
-        """scores (columns of the block, out) -> kept, of the same shape."""
+        """Return the kept weights of an unstructured block, bool; scores and result (columns, out)."""
         width, sparsity = scores.shape[0], self.structure.sparsity
-        # differences of the running count, so that blocks add up to exactly the layer's share
+        # differences of the running count, so that the blocks add up to exactly the layer's sparsity
         before, after = removed_count(self._start, sparsity), removed_count(self._start + width, sparsity)
         if self.structure.group == "row":
             selection = select_rows(scores.T.contiguous(), after - before)
@@ -109,19 +115,27 @@ class _Chooser:
         return torch.cat(parts, dim=1)
 
     def n_of_m(self, scores: Tensor) -> Tensor:
-        """scores (group size, out) -> kept, of the same shape."""
+        """Return the kept weights of one N:M group, bool; scores and result (group size, out)."""
         return select(scores.T.contiguous(), self.structure).kept.T
 
 
 def _sweep(w: Tensor, factor: Tensor, kept: Tensor, scores: Tensor, choose: _Chooser) -> Tensor:
-    """Remove a block's weights column by column, in place, each time updating the columns to its right.
+    """Remove a block's weights column by column in place, and update the columns to the right of each.
 
-    w, kept, scores: (columns, out). factor: (columns, columns) of U. Returns the errors (columns, out) that
-    the columns after the block still have to make up for.
+    Args:
+        w: (columns, out), the block's weights, transposed.
+        factor: (columns, columns), the block's part of U.
+        kept: (columns, out) bool, filled with the mask.
+        scores: (columns, out), filled with w² / U_ii².
+        choose: chooses the mask.
+
+    Returns:
+        (columns, out), the errors e_i = w_i / U_ii for which the columns after the block must still compensate.
     """
     columns = w.shape[0]
     scale = factor.diagonal()[:, None]  # (columns, 1)
     size = choose.structure.group_size if choose.structure.kind == "n:m" else 0
+    # unstructured: one mask for the whole block, before any of its columns is updated
     if not size:
         scores.copy_((w / scale).square())
         kept.copy_(choose.whole_block(scores))
@@ -131,22 +145,35 @@ def _sweep(w: Tensor, factor: Tensor, kept: Tensor, scores: Tensor, choose: _Cho
     for start in range(0, columns, inner):
         stop = min(start + inner, columns)
         for i in range(start, stop):
+            # N:M: a group's mask is chosen when its first column is reached
             if size and i % size == 0:
                 group = slice(i, i + size)
                 scores[group] = (w[group] / scale[group]).square()
                 kept[group] = choose.n_of_m(scores[group])
                 removed[group] = ~kept[group] / scale[group]
+            # e_i = w_i / U_ii where weight i is removed, and w_j -= U_ij e_i for the columns j > i
             torch.mul(w[i], removed[i], out=errors[i])
             w[i + 1 : stop].addr_(factor[i, i + 1 : stop], errors[i], alpha=-1)
+        # the same update for the rest of the block, as one product for all columns since `start`
         w[stop:].addmm_(factor[start:stop, stop:].T, errors[start:stop], alpha=-1)
     return errors
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, dict[str, str]]:
-    """U upper triangular with (H + damping · mean diagonal)⁻¹ = Uᵀ U.
+    """Compute the upper triangular U with (H + damping · mean diagonal · I)⁻¹ = Uᵀ U.
 
-    gram: (in, in) float32. Returns U, the dead inputs (in,) bool (never active: their weights do nothing),
-    and warnings. Damping is raised tenfold while H is not positive definite; raises NumericalError past 100 %.
+    Damping is raised tenfold while H is not positive definite.
+
+    Args:
+        gram: (in, in) float32, H.
+        damping: share of the mean diagonal.
+
+    Returns:
+        U (in, in); the dead inputs, (in,) bool, which were never active so that their weights have no effect; and
+        warnings, kind -> message.
+
+    Raises:
+        NumericalError: H is not finite, or stays singular with a damping of 1.
     """
     H = gram.clone()
     diagonal = H.diagonal()
@@ -163,7 +190,7 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, dict[s
     used = damping
     diagonal += used * scale
     while True:
-        # with rows and columns reversed, H = R Rᵀ with R upper triangular, hence U = R⁻¹
+        # Cholesky with rows and columns reversed gives H = R Rᵀ with R upper triangular, hence U = R⁻¹
         lower, failed = torch.linalg.cholesky_ex(H.flip(0, 1))
         if not int(failed):
             break

@@ -1,4 +1,4 @@
-"""Weight times the size of its input, |W|·‖X‖ (Sun et al., arXiv:2306.11695)."""
+"""Weight times the norm of its input, |W|·‖X‖ (Sun et al., arXiv:2306.11695)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from copal_core.statistics.accumulators import GroupStatistics, InputSquareSum, 
 class Wanda(Criterion):
     """|W_jk| times the root mean square of input feature k.
 
-    The paper has the norm ‖X_k‖₂; the mean over tokens divides every score of a layer by one number,
-    which leaves the mask as it is and makes domains of different size comparable.
+    The paper uses the norm ‖X_k‖₂. The root mean square divides all scores of a layer by the same number, which
+    does not change the mask and makes domains of different size comparable.
     """
 
     def statistics(self) -> tuple[Statistic, ...]:
         return (InputSquareSum(),)
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
-        # float32: in half precision small products tie, and ties would pick the mask
+        # float32: in half precision small products tie, and the ties would decide the mask
         return weight.float().abs() * statistics.mean("input_square_sum").sqrt()

@@ -1,4 +1,4 @@
-"""Low-rank decompositions, one file each. A decomposition turns a weight and statistics into two factors."""
+"""Low-rank decompositions, one per file. A decomposition turns a weight and statistics into two factors."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Singular bases kept or dropped for one application: relearned scales decide (Basel, arXiv:2405.15877).
+"""Selection of singular bases for one application, by relearned scales (Basel, arXiv:2405.15877).
 
 W = Σ_i s_i u_i v_iᵀ. The scales s are relearned on the target domain's language-model loss with u and v fixed;
-bases whose relearned |s| is small are dropped, in several rounds down to the kept share; a few new trainable
-bases are added; a short tuning of s and the new bases finishes.
+bases whose relearned |s| is small are dropped in several rounds until the kept share is reached; a few new trainable
+bases are added; finally s and the new bases are tuned briefly.
 
-For one layer without training the same idea has a closed form: the u_i are orthonormal, so basis i carries
-s_i² v_iᵀ H v_i of the layer's output, and the bases that carry least are dropped.
+For one layer without training the same idea has a closed form: the u_i are orthonormal, so that basis i contributes
+s_i² v_iᵀ H v_i to the squared norm of the layer's output, and the bases that contribute least are dropped.
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ if TYPE_CHECKING:
 @LOWRANK.register("basel")
 @dataclass(frozen=True)
 class Basel(Decomposition):
-    """keep: share of the bytes kept, new bases included; 0: as the run's structure.
+    """Singular bases, selected by scales relearned in training.
 
-    tokens: relearning the scales, over all rounds. rounds: in which bases are dropped. added: new bases, as a
-    share of the kept ones. tuning: tokens of the final tuning. rate, new_rate: AdamW's learning rates of the
-    scales (relative to their size) and of the new bases. metric: plain, the singular bases of W as published, or
-    whitened, those of W L, whose scales say how much of the output a basis carries.
+    Attributes:
+        keep: share of the bytes kept, new bases included; 0 takes the share of the run's structure.
+        tokens: of relearning the scales, over all rounds.
+        rounds: number of rounds in which bases are dropped.
+        added: number of new bases as a share of the kept ones.
+        tuning: tokens of the final tuning.
+        rate: AdamW's learning rate of the scales, relative to their size.
+        new_rate: AdamW's learning rate of the new bases.
+        metric: plain for the singular bases of W, as published, or whitened for those of W L, whose scales measure
+            the contribution to the output.
     """
 
     keep: float = 0.0
@@ -67,14 +73,14 @@ class Basel(Decomposition):
         return (InputGram(),)
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
-        """Without training: the bases that carry most of the layer's output."""
+        """Select the bases that contribute most to the layer's output, without training."""
         check_rank(weight, rank)
         message = (
             "nothing was trained: bases chosen by the output they carry; `decompose` relearns the scales"
         )
         if self.metric == "whitened":
-            found = whitened(weight, whiten(statistics.mean("input_gram")), rank)
-            return replace(found, warnings={**found.warnings, "training-free": message})
+            factors = whitened(weight, whiten(statistics.mean("input_gram")), rank)
+            return replace(factors, warnings={**factors.warnings, "training-free": message})
         left, scales, right = svd(weight.double())
         carried = scales.square() * carried_by(right, statistics.mean("input_gram").double())  # (k,)
         kept = carried.argsort(descending=True, stable=True)[:rank].sort().values
@@ -85,12 +91,20 @@ class Basel(Decomposition):
         )
 
     def family(self, work: Workshop, keep: float) -> Iterator[Member]:
-        """One member: relearn, drop in rounds, add, tune."""
+        """Yield one member: relearn the scales, drop bases in rounds, add new ones, tune."""
         from copal_core.methods.factored.bases import Bases
 
         yield Bases(self, work, keep).compute()
 
 
 def carried_by(right: Tensor, gram: Tensor) -> Tensor:
-    """(k,) vᵀ H v of every basis. right: (k, in); gram: (in, in)."""
+    """Compute v_iᵀ H v_i of every basis.
+
+    Args:
+        right: (k, in), the v_i in rows.
+        gram: (in, in), H.
+
+    Returns:
+        (k,), >= 0.
+    """
     return torch.sum((right @ gram) * right, dim=1)

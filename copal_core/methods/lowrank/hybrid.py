@@ -1,6 +1,7 @@
-"""For every layer the better of a mask and the whitened SVD, at equal bytes.
+"""For each layer the better of a mask and the whitened SVD, at equal bytes.
 
-Better means: loses less of the layer's output on the text seen, which both are measured on without a forward pass.
+The better one loses less of the layer's output on the calibration text. Both losses follow from the Gram matrix,
+without a forward pass.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ from copal_core.statistics.accumulators import GroupStatistics, InputGram, Stati
 @LOWRANK.register("hybrid")
 @dataclass(frozen=True)
 class Hybrid(Decomposition):
-    """keep: share of the bytes kept; 0: as the run's structure. mask: the criterion that may win a layer."""
+    """A mask or low-rank factors, chosen for each layer.
+
+    Attributes:
+        keep: share of the bytes kept; 0 takes the share of the run's structure.
+        mask: the criterion that makes the mask.
+    """
 
     keep: float = 0.0
     mask: str = "wanda"
@@ -41,11 +47,11 @@ class Hybrid(Decomposition):
         build_criterion(self.mask, {})
 
     def statistics(self) -> tuple[Statistic, ...]:
-        needed = {one.name: one for one in (InputGram(), *build_criterion(self.mask, {}).statistics())}
-        return tuple(needed.values())
+        statistics = (InputGram(), *build_criterion(self.mask, {}).statistics())
+        return tuple({statistic.name: statistic for statistic in statistics}.values())  # each name once
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
-        """What the low-rank side offers."""
+        """Return the low-rank candidate."""
         return whitened(weight, whiten(statistics.mean("input_gram")), rank)
 
     def decompose_group(
@@ -55,7 +61,7 @@ class Hybrid(Decomposition):
         factors = WhitenedSvd(self.keep).decompose_group(weights, statistics, structure)
         gram, masked = statistics.mean("input_gram"), self.mask_structure(structure)
         parts = statistics.by_rows([weight.shape[0] for weight in weights.values()])
-        found = {}
+        choices = {}
         for (name, weight), own in zip(weights.items(), parts, strict=True):
             pruned = criterion.prune(weight, own, masked, [weight.shape[0]])
             values = pruned.weight if criterion.updates_weights else None
@@ -65,13 +71,14 @@ class Hybrid(Decomposition):
             by_mask = relative_error(weight.float(), pruned.weight, gram)
             by_rank = relative_error(weight.float(), low.in_half().weight().float(), gram)
             if by_mask <= by_rank:
-                found[name] = Choice(Masked(pruned.kept, masked, values, pruned.warnings), by_mask, by_rank)
+                mask = Masked(pruned.kept, masked, values, pruned.warnings)
+                choices[name] = Choice(mask, by_mask, by_rank)
             else:
-                found[name] = Choice(low, by_rank, by_mask)
-        return found
+                choices[name] = Choice(low, by_rank, by_mask)
+        return choices
 
     def mask_structure(self, structure: Structure) -> Structure:
-        """The run's structure, or within rows the sparsity that fits `keep`."""
+        """Return the run's structure, or the sparsity per row that fits into `keep` of the bytes."""
         if not self.keep:
             return structure
         return Structure(sparsity=min(stored_size.sparsity_at(self.keep), 0.999))

@@ -1,4 +1,4 @@
-"""Truncated singular value decomposition of the weight; needs no text at all."""
+"""Truncated singular value decomposition of the weight; needs no calibration text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from copal_core.statistics.accumulators import GroupStatistics, Statistic
 @LOWRANK.register("svd")
 @dataclass(frozen=True)
 class Svd(Decomposition):
-    """The nearest matrix of rank r in every unitarily invariant norm, whatever the text.
+    """The nearest matrix of rank r in every unitarily invariant norm, independent of any text.
 
-    keep: share of the bytes kept; 0: as the run's structure.
+    Attributes:
+        keep: share of the bytes kept; 0 takes the share of the run's structure.
     """
 
     keep: float = 0.0

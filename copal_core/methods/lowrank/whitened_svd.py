@@ -1,7 +1,7 @@
 """Truncated SVD of W L with H = L Lᵀ, optimal for the layer's output on its text (SVD-LLM, arXiv:2403.07378).
 
-‖(W − Ŵ) X ᵀ‖² = ‖(W − Ŵ) L‖², so truncating the SVD of W L and multiplying back by L⁻¹ loses exactly the
-squared singular values that were cut off. H is additive over text, so a memory of past domains is one sum.
+‖(W − Ŵ) Xᵀ‖² = ‖(W − Ŵ) L‖², so that truncating the SVD of W L and multiplying by L⁻¹ loses exactly the sum of the
+squared singular values that were cut off. H is additive over text, so that one sum is the memory of all past domains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from copal_core.statistics.accumulators import GroupStatistics, InputGram, Stati
 @LOWRANK.register("whitened-svd")
 @dataclass(frozen=True)
 class WhitenedSvd(Decomposition):
-    """keep: share of the bytes kept; 0: as the run's structure."""
+    """Low-rank factors with the least output error on the calibration text.
+
+    Attributes:
+        keep: share of the bytes kept; 0 takes the share of the run's structure.
+    """
 
     keep: float = 0.0
 
@@ -37,7 +41,7 @@ class WhitenedSvd(Decomposition):
     def decompose_group(
         self, weights: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
     ) -> dict[str, Choice]:
-        """One Cholesky factor serves all projections that read the same input."""
+        """Decompose all projections that read the same input with one Cholesky factor."""
         shared = _Shared(self.keep, whiten(statistics.mean("input_gram")))
         return {
             name: Choice(shared.at_share(weight, statistics, self.share(structure)))
@@ -47,7 +51,7 @@ class WhitenedSvd(Decomposition):
 
 @dataclass(frozen=True)
 class _Shared(Decomposition):
-    """The same with the Cholesky factor at hand."""
+    """The same decomposition with the Cholesky factor already computed."""
 
     keep: float
     whitening: Whitening
@@ -60,7 +64,13 @@ class _Shared(Decomposition):
 
 
 def whitened(weight: Tensor, whitening: Whitening, rank: int) -> Factors:
-    """The factors of `rank` that lose least of the output. weight: (out, in)."""
+    """Compute the factors of `rank` with the least output error.
+
+    Args:
+        weight: (out, in).
+        whitening: Cholesky factor of the layer's Gram matrix.
+        rank: 1 to min(out, in).
+    """
     check_rank(weight, rank)
     left, right, discarded = truncate(weight.double(), whitening.lower, rank)
     return Factors(left, right, whitening.damping, discarded, whitening.warnings)

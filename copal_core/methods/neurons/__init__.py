@@ -1,4 +1,4 @@
-"""Ways to choose which hidden neurons of a feed-forward layer go, one file each."""
+"""Selectors of the hidden neurons to remove from a feed-forward layer, one per file."""
 
 from __future__ import annotations
 

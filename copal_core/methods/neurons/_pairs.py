@@ -1,4 +1,4 @@
-"""Which of two redundant neurons goes, pair after pair, until enough are gone."""
+"""Removal of one neuron from each redundant pair, pair by pair."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _PAIRS_AT_ONCE = 65_536
 
 @dataclass
 class Pairs:
-    """The pairs of one block's neurons.
+    """Pairs of one block's neurons.
 
-    gram: (d, d) of normal scores. scores: (d,) >= 0, the lower of two goes; of equals the later one. least:
-    correlation that a pair must exceed to be redundant. alive: (d,) bool, neurons that are still there.
+    Attributes:
+        gram: (d, d), Gram matrix of the normal scores.
+        scores: (d,) >= 0; of two neurons the one with the lower score is removed, of equal ones the later.
+        least: correlation that a pair must exceed to be redundant.
+        alive: (d,) bool, neurons not removed yet.
     """
 
     gram: Tensor
@@ -30,53 +33,58 @@ class Pairs:
     def __post_init__(self) -> None:
         self._deviation = deviations(self.gram)
         order = self.scores.sort(descending=True, stable=True).indices
-        self._rank = torch.empty_like(order)  # 0: never the one to go
+        self._rank = torch.empty_like(order)  # 0 is the best: never the one removed from a pair
         self._rank[order] = torch.arange(len(order), device=order.device)
 
     def greedy(self, weigh: bool) -> Iterator[tuple[int, int, float]]:
-        """(removed, twin, correlation) of the most redundant pair first, while there is one.
+        """Yield (removed, twin, correlation), the most redundant pair first, until none is redundant.
 
-        weigh: most redundant is the pair that leaves least of its lower neuron's squared score unexplained,
-        score² e^(−2I) = score² (1 − ρ²); otherwise the pair of the largest I. Each neuron remembers its best partner
-        among those that outrank it, and looks again when that partner goes.
+        Args:
+            weigh: the most redundant pair leaves least of its lower neuron's squared score unexplained,
+                score² e^(−2I) = score² (1 − ρ²); otherwise it is the pair with the largest I.
         """
         neurons = len(self.alive)
         best = torch.zeros(neurons, device=self.gram.device)
         partner = torch.zeros(neurons, dtype=torch.long, device=self.gram.device)
-        self._look(self.alive.nonzero()[:, 0], best, partner)
+        # each neuron remembers its best partner among those that outrank it ...
+        self._find_partners(self.alive.nonzero()[:, 0], best, partner)
         while True:
-            worth = self._worth(best, weigh)
-            gone = int(worth.argmax())
-            if float(worth[gone]) == -torch.inf:
+            redundancy = self._redundancy(best, weigh)
+            gone = int(redundancy.argmax())
+            if float(redundancy[gone]) == -torch.inf:
                 return
             yield gone, int(partner[gone]), float(best[gone])
+            # ... and searches again only when that partner is removed
             self.alive[gone] = False
-            self._look(((partner == gone) & self.alive).nonzero()[:, 0], best, partner)
+            self._find_partners(((partner == gone) & self.alive).nonzero()[:, 0], best, partner)
 
-    def _worth(self, best: Tensor, weigh: bool) -> Tensor:
-        """(d,) how redundant each neuron's best pair is; minus infinity for those that do not go."""
+    def _redundancy(self, best: Tensor, weigh: bool) -> Tensor:
+        """Return the redundancy of each neuron's best pair, (d,): −ln(1 − ρ²), less ln score² if weighed.
+
+        It is minus infinity for neurons that are removed already or in no redundant pair.
+        """
         unexplained = torch.log1p(-best.double().square().clamp(max=1 - 1e-7))
-        worth = -unexplained - (2 * self.scores.double().log() if weigh else 0.0)
-        return torch.where(self.alive & (best > self.least), worth, -torch.inf)
+        redundancy = -unexplained - (2 * self.scores.double().log() if weigh else 0.0)
+        return torch.where(self.alive & (best > self.least), redundancy, -torch.inf)
 
     def random(self, generator: torch.Generator) -> Iterator[tuple[int, int, float]]:
-        """(removed, twin, correlation) of redundant pairs in random order, as the paper visits them."""
+        """Yield (removed, twin, correlation) of redundant pairs in random order, as the paper visits them."""
         while True:
             pairs = torch.randint(len(self.alive), (2, _PAIRS_AT_ONCE), generator=generator)
-            found = False
+            any_removed = False
             for gone, twin, correlation in self._visit(pairs):
-                found = True
+                any_removed = True
                 yield gone, twin, correlation
-            if not found:  # few are left, if any: list them
+            if not any_removed:  # few redundant pairs remain, if any: list them instead of drawing
                 yield from self._visit(self._shuffled(generator))
                 return
 
     def _visit(self, pairs: Tensor) -> Iterator[tuple[int, int, float]]:
-        """Remove along `pairs` (2, n), in their order; pairs of which one is gone by then are passed over."""
-        one, other = pairs.to(self.gram.device)
-        found = self.gram[one, other].abs() / (self._deviation[one] * self._deviation[other])
-        redundant = (found > self.least) & (one != other)
-        candidates = (column[redundant].tolist() for column in (one, other, found))
+        """Remove one neuron of each redundant pair in `pairs` (2, n), in order; skip pairs with a removed neuron."""
+        k, m = pairs.to(self.gram.device)
+        correlation = self.gram[k, m].abs() / (self._deviation[k] * self._deviation[m])
+        redundant = (correlation > self.least) & (k != m)
+        candidates = (column[redundant].tolist() for column in (k, m, correlation))
         for first, second, correlation in zip(*candidates, strict=True):
             if self.alive[first] and self.alive[second]:
                 gone, twin = self._lower(first, second)
@@ -84,24 +92,24 @@ class Pairs:
                 yield gone, twin, min(correlation, 1.0)
 
     def _shuffled(self, generator: torch.Generator) -> Tensor:
-        """(2, n) every redundant pair that is left, in random order."""
+        """Return every remaining redundant pair in random order, (2, n)."""
         living = self.alive.nonzero()[:, 0]
         listed = []
         for rows in living.split(_ROWS_AT_ONCE):
-            found = correlations(self.gram, rows, self._deviation)[:, living] > self.least
-            row, column = found.nonzero(as_tuple=True)
+            redundant = correlations(self.gram, rows, self._deviation)[:, living] > self.least
+            row, column = redundant.nonzero(as_tuple=True)
             pair = torch.stack([rows[row], living[column]])
             listed.append(pair[:, pair[0] < pair[1]])
         pairs = torch.cat(listed, dim=1).cpu()
         return pairs[:, torch.randperm(pairs.shape[1], generator=generator)]
 
-    def _look(self, neurons: Tensor, best: Tensor, partner: Tensor) -> None:
-        """Find the best living partner of each of `neurons` among those that outrank it; 0 for none."""
+    def _find_partners(self, neurons: Tensor, best: Tensor, partner: Tensor) -> None:
+        """Update the best living partner of each of `neurons` among those that outrank it; correlation 0 for none."""
         for rows in neurons.split(_ROWS_AT_ONCE):
-            found = correlations(self.gram, rows, self._deviation)  # (rows, d)
-            found *= self.alive & (self._rank < self._rank[rows][:, None])
-            best[rows], partner[rows] = found.max(dim=1)
+            correlation = correlations(self.gram, rows, self._deviation)  # (rows, d)
+            correlation *= self.alive & (self._rank < self._rank[rows][:, None])
+            best[rows], partner[rows] = correlation.max(dim=1)
 
-    def _lower(self, one: int, other: int) -> tuple[int, int]:
-        """(which goes, which stays)."""
-        return (one, other) if self._rank[one] > self._rank[other] else (other, one)
+    def _lower(self, first: int, second: int) -> tuple[int, int]:
+        """Return (removed, twin): the lower-ranked neuron is removed."""
+        return (first, second) if self._rank[first] > self._rank[second] else (second, first)

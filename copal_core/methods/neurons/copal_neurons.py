@@ -1,7 +1,7 @@
 """Neurons whose weights the output is least sensitive to: COPAL's score summed over rows and column.
 
-The score of a weight is |W_jk| Σ |y_j||x_k| over tokens (see the criterion of that name). A neuron's is the sum over
-its row of gate, its row of up and its column of down. It is gathered as one number a neuron, without a matrix.
+The score of a weight is |W_jk| Σ |y_j||x_k| over tokens (see the criterion `copal`). A neuron's score is the sum over
+its row of gate, its row of up and its column of down. It is gathered as one number per neuron, without a matrix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from copal_core.statistics.neurons import ColumnSensitivity, RowSensitivity
 @NEURONS.register("copal-neurons")
 @dataclass(frozen=True)
 class CopalNeurons(NeuronSelector):
-    """share: of the neurons that go."""
+    """Removes the neurons with the lowest sensitivity. `share`: of neurons to remove."""
 
     share: float = 0.1
 

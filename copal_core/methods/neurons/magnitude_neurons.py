@@ -1,4 +1,4 @@
-"""Neurons with the smallest weights: the squares of gate's and up's rows and of down's column, summed."""
+"""Neurons with the smallest weights: the sum of squares of gate's and up's rows and of down's column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from copal_core.statistics.accumulators import BlockStatistics, Statistic
 @NEURONS.register("magnitude-neurons")
 @dataclass(frozen=True)
 class MagnitudeNeurons(NeuronSelector):
-    """share: of the neurons that go."""
+    """Removes the neurons with the smallest weights. `share`: of neurons to remove."""
 
     share: float = 0.1
 

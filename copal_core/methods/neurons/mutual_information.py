@@ -1,15 +1,15 @@
-"""Neurons that say what another neuron says already, by mutual information without labels (arXiv:2406.00030).
+"""Neurons that duplicate another neuron, by mutual information without labels (arXiv:2406.00030).
 
-The mutual information of every two hidden neurons z_k, z_l of a block is estimated from the normal scores of their
-activations (Gaussian copula). Of a redundant pair the neuron goes that contributes less to the layer's output, c_k =
-sqrt(E z_k²) · ‖down_k‖. Neurons that never fire on the text go before any pair.
+The mutual information I of every two hidden neurons z_k, z_l of a block is estimated from the normal scores of their
+activations (Gaussian copula). Of a redundant pair the neuron is removed that contributes less to the layer's output,
+c_k = sqrt(E z_k²) · ‖down_k‖. Neurons that are never active on the text are removed before any pair.
 
-greedy        the pair first that leaves least of c_k² unexplained, c_k² e^(−2I); the default
-most-shared   the pair first that shares most, whatever it contributes
+greedy        first the pair that leaves least of c_k² unexplained, c_k² e^(−2I); the default
+most-shared   first the pair with the largest I, regardless of its contribution
 random-pairs  redundant pairs in random order, as the paper visits them
 
-Neurons that share most are mostly those that matter most, so that `most-shared` removes the wrong ones from a small
-model (SmolLM2, one tenth removed: perplexity over ten times the dense one, where `greedy` adds a seventh).
+Neurons that share most are usually those that matter most, so that `most-shared` removes the wrong ones from a small
+model (SmolLM2 with one tenth removed: perplexity over ten times the dense one, where `greedy` adds a seventh).
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ _GREEDY = ORDERS[:2]
 @NEURONS.register("mutual-information")
 @dataclass(frozen=True)
 class MutualInformation(NeuronSelector):
-    """Removes one of each redundant pair, most redundant first; its twin takes over what it can.
+    """Removes one neuron of each redundant pair; its twin compensates for it as far as possible.
 
-    share: of the neurons that go. threshold: nats above which a pair is redundant; 0: any pair. A threshold that
-    leaves too few pairs keeps more neurons than asked, and says so. order: see the file. compensate: add
-    β·(removed column of down) to the twin's, with β = E[z_k z_l] / E[z_l²].
+    Attributes:
+        share: of neurons to remove.
+        threshold: nats above which a pair is redundant; 0 for any pair. If too few pairs exceed it, fewer neurons
+            are removed, with a warning.
+        order: greedy, most-shared or random-pairs; see the module's docstring.
+        compensate: add β·(removed column of down) to the twin's column, with β = E[z_k z_l] / E[z_l²].
     """
 
     share: float = 0.1
@@ -78,40 +81,51 @@ class MutualInformation(NeuronSelector):
             raise NumericalError(
                 "the neurons' activations are not finite on this text; use float32, or remove less before this block"
             )
+        # 1. contribution c_k = sqrt(E z_k²) · ‖down_k‖
         contribution = (squares / gathered.tokens).sqrt() * weights["down_proj"].float().norm(dim=0)
+        # 2. neurons that are never active are removed first, without a twin
         silent = gone_already(weights) | (squares == 0)
-        asked = count_of(self.share, len(squares))
-        first = silent.nonzero()[:, 0].tolist()[:asked]
+        count = count_of(self.share, len(squares))
+        alone = silent.nonzero()[:, 0].tolist()[:count]
+        # 3. then one neuron of each redundant pair, in the chosen order
         pairs = Pairs(scores, contribution, correlation_of(self.threshold), ~silent)
         walk = pairs.greedy(self.order == "greedy") if self.order in _GREEDY else pairs.random(generator)
-        chosen = list(itertools.islice(walk, asked - len(first)))
-        return self._selection(first, chosen, gram, len(squares), asked)
+        paired = list(itertools.islice(walk, count - len(alone)))
+        return self._selection(alone, paired, gram, len(squares), count)
 
     def _selection(
         self,
-        first: list[int],
-        chosen: list[tuple[int, int, float]],
+        alone: list[int],
+        paired: list[tuple[int, int, float]],
         gram: Tensor | None,
         neurons: int,
-        asked: int,
+        count: int,
     ) -> Selection:
-        """first: neurons that go alone. chosen: (removed, twin, correlation). gram: for compensation."""
-        removed = torch.tensor([*first, *(gone for gone, _, _ in chosen)], dtype=torch.long)
-        twins = torch.tensor([NO_TWIN] * len(first) + [twin for _, twin, _ in chosen], dtype=torch.long)
-        shared = information(torch.tensor([found for _, _, found in chosen])).float()
-        nats = torch.cat([torch.full((len(first),), torch.nan), shared])
+        """Build the selection.
+
+        Args:
+            alone: neurons removed without a twin.
+            paired: (removed, twin, correlation).
+            gram: (d_ff, d_ff) Σ z zᵀ for compensation; None for no compensation.
+            neurons: d_ff.
+            count: of neurons that were to be removed.
+        """
+        removed = torch.tensor([*alone, *(gone for gone, _, _ in paired)], dtype=torch.long)
+        twins = torch.tensor([NO_TWIN] * len(alone) + [twin for _, twin, _ in paired], dtype=torch.long)
+        shared = information(torch.tensor([correlation for _, _, correlation in paired])).float()
+        nats = torch.cat([torch.full((len(alone),), torch.nan), shared])
         kept = torch.ones(neurons, dtype=torch.bool)
         kept[removed] = False
         factors = torch.zeros(len(removed))
-        if gram is not None and chosen:
-            gone, twin = (column[len(first) :].to(gram.device) for column in (removed, twins))
-            factors[len(first) :] = (gram[gone, twin] / gram[twin, twin]).float().cpu()
-        return Selection(kept, removed, twins, nats, factors, self._warnings(len(removed), asked))
+        if gram is not None and paired:
+            gone, twin = (column[len(alone) :].to(gram.device) for column in (removed, twins))
+            factors[len(alone) :] = (gram[gone, twin] / gram[twin, twin]).float().cpu()
+        return Selection(kept, removed, twins, nats, factors, self._warnings(len(removed), count))
 
-    def _warnings(self, removed: int, asked: int) -> dict[str, str]:
-        if removed == asked:
+    def _warnings(self, removed: int, count: int) -> dict[str, str]:
+        if removed == count:
             return {}
         return {
-            "threshold": f"only {removed} of {asked} neurons could go: no other pair shares more than "
+            "threshold": f"only {removed} of {count} neurons could go: no other pair shares more than "
             f"{self.threshold:g} nats"
         }

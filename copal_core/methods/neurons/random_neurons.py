@@ -1,4 +1,4 @@
-"""Neurons drawn by lot: what any selector must beat. The same ones at every step, by the run's seed."""
+"""Neurons drawn at random, as a baseline. The run's seed decides, so that every step removes the same ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from copal_core.statistics.accumulators import BlockStatistics, Statistic
 @NEURONS.register("random-neurons")
 @dataclass(frozen=True)
 class RandomNeurons(NeuronSelector):
-    """share: of the neurons that go."""
+    """Removes random neurons. `share`: of neurons to remove."""
 
     share: float = 0.1
 

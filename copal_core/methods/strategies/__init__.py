@@ -1,4 +1,4 @@
-"""Continual strategies, one file each: what is remembered from one domain to the next."""
+"""Continual strategies, one per file. A strategy decides what is remembered from one domain to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Add the newest domain's statistics to what is remembered, and decide again from the dense weights (COPAL)."""
+"""Add the newest domain's statistics to the memory, and prune the dense weights by the sum (COPAL)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @STRATEGIES.register("accumulate")
 class Accumulate(Strategy):
-    """Memory of all domains so far, dense weights; no past text is kept."""
+    """Statistics of all domains so far from memory, dense weights; no past text is stored."""
 
     remembers = True
 

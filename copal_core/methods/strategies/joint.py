@@ -1,4 +1,4 @@
-"""Calibrate on all domains seen so far together: a reference that needs the past text."""
+"""Calibrate on all domains seen so far together: a reference that needs the text of past domains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prune the dense model afresh for the newest domain: what earlier domains needed is forgotten."""
+"""Prune the dense model anew for the newest domain alone; earlier domains are forgotten."""
 
 from __future__ import annotations
 

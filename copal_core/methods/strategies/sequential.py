@@ -1,4 +1,4 @@
-"""Prune the already pruned model again: zeros score zero, so the mask stands still (weight stasis)."""
+"""Prune the already pruned model again: zeros score zero, so the mask does not change (weight stasis)."""
 
 from __future__ import annotations
 
