@@ -209,6 +209,11 @@ class Protocol(_Frozen):
     device: str = "auto"
     map_size: int = Field(default=64, ge=8, le=64, description="side of the pooled heatmap tiles")
 
+    @field_validator("calibration", "evaluation", mode="before")
+    @classmethod
+    def _parse_windows(cls, value: Any) -> Any:
+        return Windows.parse(value) if isinstance(value, str) else value
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
@@ -218,7 +223,20 @@ class Protocol(_Frozen):
 
 
 class RunConfig(_Frozen):
-    """All settings that determine a run's numbers."""
+    """Everything that decides a run's numbers; equal configurations have equal fingerprints.
+
+    Raises InvalidValueError, in one sentence, for a value that breaks a rule.
+
+    >>> from copal_core import RunConfig
+    >>> config = RunConfig(
+    ...     checkpoint="tiny", domains=["python-code", "shakespeare"], methods=["copal:accumulate", "wanda:restart"],
+    ...     structure={"sparsity": 0.6}, protocol={"calibration": "8x128", "seed": 1},
+    ... )
+    >>> str(config.methods[0]), str(config.protocol.calibration), config.structure.removed
+    ('copal:accumulate', '8x128', 0.6)
+    >>> RunConfig.from_json(config.canonical()) == config
+    True
+    """
 
     checkpoint: str = Field(min_length=1)
     domains: tuple[str, ...] = Field(min_length=1, max_length=64)

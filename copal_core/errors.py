@@ -7,7 +7,15 @@ from __future__ import annotations
 
 
 class CopalError(Exception):
-    """Base of every error whose message is shown to the user unchanged."""
+    """Base of every error that is shown to the user as it is: a sentence with the value, the rule and what would do.
+
+    >>> import copal_core as copal
+    >>> try:
+    ...     copal.open_run("no-such-run")
+    ... except copal.CopalError as error:
+    ...     print(str(error).partition(" in ")[0])
+    there is no run 'no-such-run'
+    """
 
 
 class InvalidValueError(CopalError, ValueError):

@@ -15,7 +15,7 @@ PAGES = sorted([ROOT / "app.py", *(ROOT / "pages").rglob("*.py")])
 HEAVY = {"torch", "transformers", "datasets", "safetensors", "accelerate"}
 
 
-# bottom to top, as docs/architecture.md tells it; the public interface (__init__) and __main__ stand above all
+# bottom to top; above all stand __init__, which re-exports the interface, and __main__
 ORDER = (
     *(
         "errors",
@@ -28,7 +28,7 @@ ORDER = (
         "store",
         "compression",
     ),
-    *("experiment", "analysis", "figures", "export", "cli"),
+    *("experiment", "analysis", "figures", "export", "cli", "interface"),
 )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from copal_core.cli import main
 from copal_core.config import Method
+from copal_core.store.runs import Runs
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -23,6 +24,7 @@ DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
 ]
 _EXAMPLE = re.compile(r"^```(?:python|text) ([\w./]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 _METHODS = (
@@ -133,6 +135,23 @@ def test_the_examples_keep_the_house_style(checkout: Path) -> None:
     for task in (["check"], ["format", "--check"]):
         done = run(checkout, "-m", "ruff", *task, "--no-cache", *names, runs=checkout)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["docs/in-python.md", "README.md"])
+def test_the_examples_in_python_run(
+    name: str, tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order and in one namespace, as in a notebook that was opened in a checkout."""
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    monkeypatch.chdir(tmp_path)
+    blocks = _PYTHON.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert blocks
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), namespace)
+    assert (tmp_path / "stasis.html").exists() and (tmp_path / "pruned-tiny" / "config.json").exists()
+    assert {run.status for run in runs.list()} == {"done"}
 
 
 def test_the_line_for_the_app_fits_it(checkout: Path) -> None:

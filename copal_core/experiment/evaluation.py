@@ -32,6 +32,19 @@ def perplexity(nats: float, tokens: int) -> float:
     return math.exp(mean) if mean < 700 else math.inf
 
 
+@torch.no_grad()
+def model_perplexity(model: nn.Module, windows: Tensor) -> float:
+    """Return the perplexity of a whole causal language model of transformers, a window at a time.
+
+    windows: (count, length) int64. Raises NumericalError when the model's numbers are not finite.
+    """
+    nats = 0.0
+    for window in windows.to(next(model.parameters()).device):
+        logits = model(window[None]).logits[0, :-1].float()  # (length - 1, vocabulary)
+        nats += float(F.cross_entropy(logits, window[1:].to(logits.device), reduction="sum").double())
+    return perplexity(nats, windows.shape[0] * (windows.shape[1] - 1))
+
+
 @dataclass(frozen=True)
 class Loss:
     """Summed negative log-likelihood in nats over `tokens` predicted tokens.

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from copal_core.analysis.results import result_of
-from copal_core.checkpoints import devices, locate
-from copal_core.checkpoints.backbone import Backbone
+from copal_core.checkpoints import Checkpoint, devices, locate
+from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.checkpoints.layout import module_name
 from copal_core.checkpoints.writer import write_checkpoint
 from copal_core.compression.restore import variant
 from copal_core.config import Method
-from copal_core.errors import InvalidValueError, RunError
+from copal_core.errors import RunError
 from copal_core.methods.neuron_removal import width_after, without_neurons
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
@@ -33,13 +33,8 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     method = str(Method.parse(method))
     _check(store, method, step)
     out = files.new_folder(out)  # refused before anything is read
-    checkpoint = locate(store.config.checkpoint)
-    used = store.info.get("checkpoint", {})
-    if used.get("fingerprint") not in (None, checkpoint.fingerprint()):
-        raise RunError(
-            f"checkpoint '{store.config.checkpoint}' is not the one the run used; its weights have changed"
-        )
-    device, dtype, _ = devices.choose("cpu", used.get("dtype", "auto"))
+    checkpoint = _checkpoint_of(store)
+    device, dtype, _ = devices.choose("cpu", store.info["checkpoint"].get("dtype", "auto"))
     backbone = Backbone(checkpoint.folder, device, dtype)
     with files.making(out) as temporary:
         _write_weights(store, method, step, backbone, temporary)
@@ -49,12 +44,42 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     return out
 
 
+def pruned_model(store: RunStore, method: str, step: int) -> nn.Module:
+    """Load the model after `step` of `method` into memory, as the run evaluated it: zeros stand for what was removed.
+
+    Returns:
+        A model of transformers on the CPU, in the run's number format and in evaluation mode.
+
+    Raises:
+        InvalidValueError: the method or the step is not in the run.
+        RunError: the run kept nothing of it, or the checkpoint has changed since.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _check(store, method, step)
+    dtype = getattr(torch, store.info["checkpoint"]["dtype"])
+    model = AutoModelForCausalLM.from_pretrained(_checkpoint_of(store).folder, dtype=dtype).eval()
+    weights_of = variant(store, method, step)
+    for index, block in enumerate(model.model.layers):
+        layers = linears(block)
+        for name, weight in weights_of(index, block).items():
+            layers[name].weight.data = weight.to(dtype)
+    return model
+
+
+def _checkpoint_of(store: RunStore) -> Checkpoint:
+    """Return the run's checkpoint. Raises RunError when its weights have changed since."""
+    checkpoint = locate(store.config.checkpoint)
+    if store.info.get("checkpoint", {}).get("fingerprint") not in (None, checkpoint.fingerprint()):
+        raise RunError(
+            f"checkpoint '{store.config.checkpoint}' is not the one the run used; its weights have changed"
+        )
+    return checkpoint
+
+
 def _check(store: RunStore, method: str, step: int) -> None:
-    methods = [str(m) for m in store.config.methods]
-    if method not in methods:
-        raise InvalidValueError(f"method '{method}' is not in run '{store.id}'; it has {', '.join(methods)}")
-    if not 1 <= step <= len(store.config.domains):
-        raise InvalidValueError(f"step {step} is not in the run; choose 1 to {len(store.config.domains)}")
+    store.choose_method(method)
+    store.choose_step(step)
     last = store.info.get("checkpoint", {}).get("blocks", 1) - 1
     if store.recorded:
         raise RunError("a recorded run keeps no masks; start a run of your own to export from it")

@@ -7,15 +7,12 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, NumericalError, RunError
 from copal_core.methods.criteria import CRITERIA
 from copal_core.store.run_store import RunStore
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FORMATS = {"hf": "Hugging Face", "compressed-tensors": "compressed-tensors"}
 # relative, between the run's perplexity and the reloaded checkpoint's; 16-bit sums depend on their order
@@ -97,6 +94,8 @@ def check(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from copal_core.experiment.evaluation import model_perplexity
+
     report("Reading it back", 0, 0)
     dtype = store.info.get("checkpoint", {}).get("dtype", "float32")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
@@ -108,7 +107,7 @@ def check(
         if windows is None or name not in known:
             continue
         report(f"Measuring again on {name}", index, len(store.domains))
-        again = _perplexity(model, torch.from_numpy(windows["evaluation"]))
+        again = model_perplexity(model, torch.from_numpy(windows["evaluation"]))
         found[name] = {"run": float(known[name]), "reloaded": again}
         if not abs(again - known[name]) <= TOLERANCES[dtype] * known[name]:
             raise NumericalError(
@@ -118,20 +117,6 @@ def check(
     if not found:
         raise RunError(f"run '{store.id}' has no evaluation of {method} after step {step} to compare with")
     return found
-
-
-def _perplexity(model: Any, windows: Tensor) -> float:
-    """windows (count, length) int64 -> perplexity through the whole model, a window at a time."""
-    import torch
-
-    from copal_core.experiment.evaluation import perplexity
-
-    nats = 0.0
-    with torch.no_grad():
-        for window in windows:
-            logits = model(window[None]).logits[0, :-1].float()  # (length - 1, vocabulary)
-            nats += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").double())
-    return perplexity(nats, windows.shape[0] * (windows.shape[1] - 1))
 
 
 def _add_to_card(folder: Path, found: dict[str, dict[str, float]], form: str) -> None:

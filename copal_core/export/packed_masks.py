@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from copal_core.config import Method
-from copal_core.errors import InvalidValueError, RunError
+from copal_core.errors import RunError
 from copal_core.export.tables import write_zip
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
@@ -62,9 +61,7 @@ def _masked_blocks(store: RunStore, method: str, step: int) -> list[int]:
 
 def write_masks(store: RunStore, method: str, step: int, out: Path) -> Path:
     """A zip of masks.safetensors, load_masks.py and README.md. Raises RunError when the run holds no such masks."""
-    method = str(Method.parse(method))
-    if method not in [str(known) for known in store.config.methods]:
-        raise InvalidValueError(f"method '{method}' is not in run '{store.id}'")
+    method = store.choose_method(method)
     why = why_no_masks(store, method, step)
     if why:
         raise RunError(why)

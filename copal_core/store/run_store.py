@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copal_core.config import Method, RunConfig
-from copal_core.errors import RunError
+from copal_core.errors import InvalidValueError, RunError
 from copal_core.store import soundness
 from copal_core.store.folder import JobFolder
 from copal_core.store.folder import RunState as RunState
@@ -88,6 +88,23 @@ class RunStore(JobFolder):
         """Short domain names, in the order of the steps."""
         described = [domain["name"] for domain in self.info.get("domains", [])]
         return described + list(self.config.domains[len(described) :])  # those not sampled yet: as specified
+
+    def choose_method(self, method: str | None) -> str:
+        """Return `method` as the records write it, or the only one. Raises InvalidValueError that lists them."""
+        names = [str(known) for known in self.config.methods]
+        if method is None and len(names) > 1:
+            raise InvalidValueError(f"run '{self.id}' has several methods; choose one of {', '.join(names)}")
+        chosen = names[0] if method is None else str(Method.parse(method))
+        if chosen not in names:
+            raise InvalidValueError(f"method '{method}' is not in run '{self.id}'; it has {', '.join(names)}")
+        return chosen
+
+    def choose_step(self, step: int | None) -> int:
+        """Return `step`, or the last. Raises InvalidValueError for one that is not in the run."""
+        last = len(self.config.domains)
+        if step is not None and not 1 <= step <= last:
+            raise InvalidValueError(f"step {step} is not in run '{self.id}'; choose 1 to {last}")
+        return last if step is None else step
 
     def protocol_stamp(self) -> str:
         """One line that must stand beside every perplexity of this run."""
