@@ -9,7 +9,6 @@ from typing import Any
 from copal_core.cli import runs
 from copal_core.cli.options import AddCommand, with_result, with_run, with_runs, with_title
 from copal_core.cli.output import print_json, say, tell, tell_step
-from copal_core.export import outputs
 from copal_core.store.runs import Runs
 
 
@@ -47,6 +46,8 @@ def add_commands(command: AddCommand) -> None:
 
 def _output(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Write what the command is for; an option that it does not have is at its default."""
+    from copal_core.export import outputs  # figures: a second or two, which no other command needs
+
     names = {"method": "method", "step": "step", "format": "form"}
     asked = {names[name]: value for name, value in vars(options).items() if name in names}
     return outputs.write(options.kind, Runs(options.runs).open(options.run), options.out, **asked, **more)
@@ -58,7 +59,7 @@ def _write(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    written = _output(options, report=tell_step, check=not options.no_check)
+    written = _output(options, report=tell_step, read_back=not options.no_check)
     if options.json:
         print_json(written)
         return
