@@ -50,8 +50,9 @@ def export_and_check(
 
     read_back: False leaves an hf checkpoint as it is written; compressed-tensors is always read back.
 
-    Returns folder, format and domains: name -> {run, reloaded}, empty where nothing was measured. Raises NumericalError, and leaves nothing behind, when
-    a perplexity differs by more than `TOLERANCES` allows; see `export_checkpoint` for what else is refused.
+    Returns folder, format and domains: name -> {run, reloaded}, none where it was not read back. Raises NumericalError,
+    and leaves nothing behind, when a perplexity differs by more than `TOLERANCES` allows; see `export_checkpoint` for
+    what else is refused.
     """
     from copal_core.export.checkpoint import export_checkpoint
 
