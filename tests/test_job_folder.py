@@ -13,9 +13,8 @@ from copal_core.analysis.diagnosis.attributions import Attribution, Request
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import processes
-from copal_core.store import soundness
 from copal_core.store.decompositions import DecompositionConfig, Decompositions
-from copal_core.store.folder import JobFolder, RunState, ending
+from copal_core.store.folder import STATUSES, JobFolder, RunState, ending
 from copal_core.store.groups import Groups, seeds
 from copal_core.store.runs import Runs
 from copal_core.system import files
@@ -108,7 +107,7 @@ def test_a_damaged_status_is_an_error_in_words(job: JobFolder) -> None:
     job.forget_old_cancel()
     assert not job.cancel_requested()
     job.set_state(RunState("done"))
-    assert job.state().status == "done" and job.state().status in soundness.STATUSES
+    assert job.state().status == "done" and job.state().status in STATUSES
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from copal_core.analysis import bands
+from copal_core.cli.options import AddCommand, with_run, with_runs, with_title
+from copal_core.cli.output import print_json, say, tell
 from copal_core.cli.signals import stop_on_signal
 from copal_core.config import RunConfig, Windows
 from copal_core.errors import InvalidValueError
@@ -17,30 +16,22 @@ from copal_core.experiment import group_loop
 from copal_core.store.groups import Group, Groups, orders, seeds, summary
 from copal_core.store.runs import Runs
 
-AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
-
 
 def add_commands(command: AddCommand) -> None:
-    """Add the commands to the parser through `command(name, function, summary)`."""
-
-    def made(name: str, function: Any, words: str) -> argparse.ArgumentParser:
-        parser = command(name, function, words)
-        parser.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
-        return parser
-
-    repeat = made("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
-    repeat.add_argument("run", help="whose settings are repeated")
+    """Add the commands to the parser."""
+    repeat = command("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
+    with_run(repeat, "whose settings are repeated")
     repeat.add_argument("--seeds", type=int, default=5, help="how many, from the run's own on")
     repeat.add_argument(
         "--calibration", action="append", default=[], metavar="COUNTxLENGTH", help="once for each size"
     )
-    repeat.add_argument("--title", default="")
-    ordered = made("orders", _orders, "Repeat a run over the orders of its domains.")
-    ordered.add_argument("run", help="whose settings are repeated")
+    with_title(repeat)
+    ordered = command("orders", _orders, "Repeat a run over the orders of its domains.")
+    with_run(ordered, "whose settings are repeated")
     ordered.add_argument("--orders", type=int, default=None, help="so many random ones; default: all")
     ordered.add_argument("--seed", type=int, default=0, help="decides which orders are drawn")
-    ordered.add_argument("--title", default="")
-    listed = made("groups", _groups, "List groups, show one, go on with it or stop it.")
+    with_title(ordered)
+    listed = with_runs(command("groups", _groups, "List groups, show one, go on with it or stop it."))
     listed.add_argument("group", nargs="?", default=None)
     listed.add_argument("--resume", action="store_true", help="compute what is missing")
     listed.add_argument("--cancel", action="store_true", help="stop within one block")
@@ -69,7 +60,7 @@ def _groups(options: argparse.Namespace) -> int:
     if options.group is None:
         rows = [summary(group) for group in root.list()]
         if options.json:
-            print(json.dumps(rows, ensure_ascii=False))
+            print_json(rows)
         for row in rows if not options.json else ():
             done = sum(run["status"] == "done" for run in row["runs"])
             print(f"{row['group']}  {row['status']:11}  {done} of {len(row['runs'])} runs  {row['title']}")
@@ -79,11 +70,7 @@ def _groups(options: argparse.Namespace) -> int:
         raise InvalidValueError("--resume, --cancel and --delete exclude each other; choose one")
     if options.delete:
         group_loop.discard(group)
-        print(
-            json.dumps({"group": group.id, "deleted": True})
-            if options.json
-            else f"{group.id} is in the trash"
-        )
+        say(options, {"group": group.id, "deleted": True}, f"{group.id} is in the trash")
         return 0
     if options.cancel:
         group_loop.cancel(group)
@@ -95,7 +82,7 @@ def _groups(options: argparse.Namespace) -> int:
 
 
 def _compute(group: Group, as_json: bool) -> int:
-    print(f"group {group.id}: {len(group.members)} runs in {group.root}", file=sys.stderr)
+    tell(f"group {group.id}: {len(group.members)} runs in {group.root}")
     with stop_on_signal() as stopped:
         group_loop.compute(group, _tell, stopped)
     _print(group, as_json)
@@ -104,10 +91,9 @@ def _compute(group: Group, as_json: bool) -> int:
 
 def _tell(event: dict[str, Any]) -> None:
     if event["event"] == "evaluated":
-        print(
+        tell(
             f"run {event['member']} of {event['members']}, {event['progress']:4.0%}  step {event['step']}  "
-            f"{event['method']}",
-            file=sys.stderr,
+            f"{event['method']}"
         )
 
 
@@ -129,7 +115,7 @@ def _print(group: Group, as_json: bool) -> None:
             "spread": json.loads(spread.to_json(orient="records")),
             "verdicts": verdicts,
         }
-        print(json.dumps(content, ensure_ascii=False))
+        print_json(content)
         return
     print(f"{group.id}: {group.state().status}\naverage perplexity after the last domain, lower is better")
     print(f"{'method':34}{'calibration':>12}{'runs':>6}{'mean':>10}{'least':>10}{'most':>10}")

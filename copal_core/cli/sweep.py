@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from copal_core.analysis import sweeps
+from copal_core.cli import options as shared
+from copal_core.cli.output import print_json, tell
 from copal_core.cli.signals import stop_on_signal
-from copal_core.config import Method, Protocol, RunConfig, Windows
+from copal_core.config import Method, RunConfig
 from copal_core.errors import InvalidValueError
 from copal_core.experiment import cluster
 from copal_core.store.groups import Group, Groups, summary
 
-AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 
-
-def add_commands(command: AddCommand) -> None:
-    """Add `sweep` to the parser through `command(name, function, summary)`."""
+def add_commands(command: shared.AddCommand) -> None:
+    """Add `sweep` to the parser."""
     sweep = command("sweep", _sweep, "Compute a grid of runs on Ray; every run resumes where it was stopped.")
-    sweep.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
+    shared.with_runs(sweep)
     sweep.add_argument(
         "--resume", default=None, metavar="SWEEP", help="go on with a sweep; no grid is needed"
     )
@@ -36,41 +32,12 @@ def add_commands(command: AddCommand) -> None:
         ("--seed", int, "once for each; default: 0"),
     ):
         sweep.add_argument(name, type=kind, action="append", default=[], help=words)
-    sweep.add_argument(
-        "--group", choices=["row", "layer"], help="compared within, where unstructured; default: row"
-    )
+    shared.with_group(sweep)
     sweep.add_argument(
         "--orders", type=int, default=1, help="orders of the domains: 1 as given, 0 all, n random"
     )
-    sweep.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
-    sweep.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
-    sweep.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])
-    sweep.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    sweep.add_argument("--device", default="auto")
-    sweep.add_argument("--title", default="")
-    add_workers(sweep)
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Where work is spread to."""
-    parser.add_argument("--ray-address", default="", help="of a running Ray cluster; default: start one here")
-    parser.add_argument("--workers", type=int, default=0, help="at the same time; default: as many as fit")
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
-
-
-@contextmanager
-def holders(options: argparse.Namespace | None) -> Iterator[Any]:
-    """Who holds a run's hidden states while it calibrates: this process, or workers where they are asked for."""
-    from copal_core.statistics.blockwise import HiddenStates
-
-    if options is None or not (getattr(options, "workers", 0) or getattr(options, "ray_address", "")):
-        yield HiddenStates
-        return
-    from copal_core.experiment.cluster.calibration import sharded
-
-    where = cluster.Cluster(options.ray_address, options.workers, options.threads)
-    with cluster.connected(where) as ray:
-        yield sharded(ray, where)
+    shared.with_protocol(sweep, seed=False)
+    shared.with_workers(shared.with_title(sweep))
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -90,29 +57,20 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _configs(options: argparse.Namespace) -> list[RunConfig]:
-    protocol = Protocol(
-        calibration=Windows.parse(options.calibration),
-        evaluation=Windows.parse(options.evaluation),
-        propagate=options.propagate,
-        dtype=options.dtype,
-        device=options.device,
-    )
     grid = sweeps.Grid(
-        checkpoints=options.checkpoint or ["smollm2-135m"],
+        checkpoints=options.checkpoint or [shared.DEFAULT_CHECKPOINT],
         domains=options.domain,
         methods=[Method.parse(text) for text in options.method],
         structures=sweeps.structures(options.structure or ["unstructured"], options.sparsity, options.group),
         seeds=options.seed or [0],
         orders=options.orders,
-        protocol=protocol,
+        protocol=shared.protocol_from(options, seed=0),  # each run has a seed of its own
     )
-    from copal_core.cli.main import check_names
-
-    return [check_names(config) for config in grid.configs()]
+    return [shared.check_names(config) for config in grid.configs()]
 
 
 def _compute(group: Group, where: cluster.Cluster, as_json: bool) -> int:
-    print(f"sweep {group.id}: {len(group.members)} runs in {group.root}", file=sys.stderr)
+    tell(f"sweep {group.id}: {len(group.members)} runs in {group.root}")
     with stop_on_signal() as stopped:
         cluster.compute(group, where, _tell, stopped)
     _print(group, as_json)
@@ -121,14 +79,14 @@ def _compute(group: Group, where: cluster.Cluster, as_json: bool) -> int:
 
 def _tell(event: dict[str, Any]) -> None:
     words = event["problem"] or "done"
-    print(f"{event['done']} of {event['of']}  {event['run']}  {words}", file=sys.stderr)
+    tell(f"{event['done']} of {event['of']}  {event['run']}  {words}")
 
 
 def _print(group: Group, as_json: bool) -> None:
     table = sweeps.outcomes(group)
     if as_json:
         rows = json.loads(table.to_json(orient="records"))
-        print(json.dumps({**summary(group), "outcomes": rows}, ensure_ascii=False))
+        print_json({**summary(group), "outcomes": rows})
         return
     print(
         f"{group.id}: {group.state().status}\naverage perplexity after the last domain and BWT (backward transfer), "

@@ -41,11 +41,15 @@ def export_and_check(
     out: Path,
     form: str = "hf",
     report: Callable[[str, int, int], None] = lambda label, done, total: None,
+    read_back: bool = True,
 ) -> dict[str, Any]:
     """Write the checkpoint, read it back through transformers, and measure it again.
 
-    Returns folder, format and domains: name -> {run, reloaded}. Raises NumericalError, and leaves nothing behind, when
-    a perplexity differs by more than `TOLERANCES` allows; see `export_checkpoint` for what else is refused.
+    read_back: False leaves an hf checkpoint as it is written; compressed-tensors is always read back.
+
+    Returns folder, format and domains: name -> {run, reloaded}, none where it was not read back. Raises NumericalError,
+    and leaves nothing behind, when a perplexity differs by more than `TOLERANCES` allows; see `export_checkpoint` for
+    what else is refused.
     """
     from copal_core.export.checkpoint import export_checkpoint
 
@@ -56,6 +60,8 @@ def export_and_check(
     if form == "compressed-tensors" and Method.parse(method).name not in CRITERIA.names():
         raise RunError(f"{method} leaves dense matrices, which have no structure to declare; use hf")
     folder = export_checkpoint(store, method, step, out)
+    if form == "hf" and not read_back:
+        return {"folder": str(folder), "format": form, "domains": {}}
     try:
         if form == "compressed-tensors":
             declare_structure(store, folder)

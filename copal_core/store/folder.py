@@ -7,22 +7,39 @@ cancel        asks that process to stop
 
 from __future__ import annotations
 
+import datetime
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
-from copal_core.store import soundness
 from copal_core.system import files, sharing
 from copal_core.system.clock import now
 
 ID = re.compile(r"^[a-z0-9][a-z0-9-]{5,63}\Z")
 ACTIVE = ("created", "starting", "running")  # a process computes it, or is about to
+STATUSES = (*ACTIVE, "waiting", "done", "failed", "cancelled", "interrupted", "none")
+_SOON = datetime.timedelta(minutes=1)
 _EXHAUSTED = "the machine's memory is exhausted; resume when more is free, or use a smaller protocol"
+
+
+def _zoned(text: str) -> str:
+    if text and datetime.datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time needs its zone")
+    return text
+
+
+# validated when a file is read: a damaged one may still parse
+_Status = Annotated[str, Field(pattern=f"^({'|'.join(STATUSES)})$")]
+_Count = Annotated[int, Field(strict=True, gt=-(2**40), lt=2**40)]
+_Number = Annotated[float, Field(strict=True, gt=-(2**40), lt=2**40)]
+_Time = Annotated[str, AfterValidator(_zoned)]
 
 
 @dataclass(frozen=True)
@@ -32,15 +49,20 @@ class RunState:
     Before it is started: created (a group: waiting; an attribution: none).
     """
 
-    status: str = "created"
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    status: _Status = "created"
     message: str = ""
-    progress: float = 0.0
+    progress: _Number = 0.0
     phase: str = ""
     method: str = ""
-    step: int = 0
-    block: int = 0
-    seconds_left: float | None = None
-    updated: str = ""
+    step: _Count = 0
+    block: _Count = 0
+    seconds_left: _Number | None = None
+    updated: _Time = ""
+
+
+_STATE = TypeAdapter(RunState)
 
 
 class JobFolder:
@@ -72,10 +94,10 @@ class JobFolder:
         path = self.folder / "status.json"
         if not path.exists():
             return RunState(self.unstarted)
-        content = files.read_json(path)
-        if not soundness.sound_state(RunState, content):
-            raise RunError(f"status.json of {self.called} is damaged; {self.again}")
-        return RunState(**content)
+        try:
+            return _STATE.validate_python(files.read_json(path))
+        except ValidationError:
+            raise RunError(f"status.json of {self.called} is damaged; {self.again}") from None
 
     def set_state(self, state: RunState) -> None:
         stamped = replace(state, updated=now())
@@ -84,7 +106,7 @@ class JobFolder:
     def _claims_a_process(self, state: RunState) -> bool:
         """Whether it says that a process computes it, or has had a minute to begin to."""
         if state.status == self.starting:
-            return not soundness.just_now(state.updated)
+            return not _just_now(state.updated)
         return state.status == "running"
 
     def request_cancel(self) -> None:
@@ -116,6 +138,14 @@ class JobFolder:
     def is_locked(self) -> bool:
         """Whether a living process computes it."""
         return files.is_held(self.folder / "worker.lock")
+
+
+def _just_now(updated: str) -> bool:
+    """Tell whether a time is at most a minute from now; a clock that was set back makes it lie in the future."""
+    if not updated:
+        return True
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(updated)
+    return abs(age) <= _SOON
 
 
 def status_of(job: JobFolder) -> str:

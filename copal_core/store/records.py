@@ -7,11 +7,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from copal_core.errors import RunError
-from copal_core.store import soundness
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,12 +175,13 @@ TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
 }
 _HEADER, _COUNTER = 28, slice(24, 28)  # bytes of SQLite's file format: its change counter
 _NAMES = {record: name for name, (record, _) in TABLES.items()}
-_SQL_TYPES = {
-    "str": "TEXT",
-    "int": "INTEGER",
-    "float": "REAL",
-    "float | None": "REAL",
-    "int | None": "INTEGER",
+# a record's annotation -> SQLite's type, and the values that a sound file holds; NaN is kept as NULL
+_CELLS: dict[Any, tuple[str, Any]] = {
+    str: ("TEXT", str),
+    int: ("INTEGER", Annotated[int, Field(ge=-1, lt=2**62)]),
+    float: ("REAL", float | None),
+    int | None: ("INTEGER", int | None),
+    float | None: ("REAL", float | None),
 }
 
 
@@ -204,10 +207,13 @@ class Records:
         record, key = TABLES[name]
         columns = [field.name for field in fields(record)]
         rows = self.rows(f"SELECT {', '.join(columns)} FROM {name} ORDER BY {', '.join(key)}")
-        if problem := soundness.problem_of_rows(record, columns, rows):
+        try:
+            _rows_of(record).validate_python(rows)
+        except ValidationError as error:
+            column = columns[int(error.errors()[0]["loc"][1])]
             raise RunError(
-                f"{self._path.name} holds what cannot be in column '{problem}' of {name}; the run's folder is damaged"
-            )
+                f"{self._path.name} holds what cannot be in column '{column}' of {name}; the run's folder is damaged"
+            ) from None
         return pd.DataFrame(rows, columns=columns)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -294,6 +300,14 @@ class Records:
             raise RunError(f"{self._path.name} could not be written ({error})") from error
 
 
+@cache
+def _rows_of(record: type) -> TypeAdapter[Any]:
+    """Return the validator of a table's rows: a folder may be damaged in ways that SQLite still reads."""
+    cells = tuple(_CELLS[annotation][1] for annotation in get_type_hints(record).values())
+    return TypeAdapter(list[tuple[cells]], config=ConfigDict(strict=True))  # type: ignore[valid-type]
+
+
 def _create(name: str, record: type, key: tuple[str, ...]) -> str:
-    columns = ", ".join(f"{field.name} {_SQL_TYPES[str(field.type)]}" for field in fields(record))
+    hints = get_type_hints(record).items()
+    columns = ", ".join(f"{column} {_CELLS[annotation][0]}" for column, annotation in hints)
     return f"CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY ({', '.join(key)}))"

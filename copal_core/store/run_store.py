@@ -13,19 +13,20 @@ A block counts as finished when its records are in `results.sqlite`; its files a
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 
 from copal_core.config import Method, RunConfig
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.store import soundness
 from copal_core.store.folder import JobFolder
 from copal_core.store.folder import RunState as RunState
 from copal_core.store.records import Record, Records
@@ -36,6 +37,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Names = list[str] | None  # of the arrays to read; None for all
+
+
+# the part of run.json that readers rely on; a folder may be damaged in ways that still parse
+_Size = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+_Side = Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Checkpoint(BaseModel):
+    name: str | None = None
+    dtype: str | None = None
+    blocks: _Size = 1
+    heads: _Size = 1
+    kv_heads: _Size = 1
+    projections: dict[str, tuple[_Side, _Side]] = {}
+
+
+class _Domain(BaseModel):
+    name: str
+    notes: list[Any] = []
+    content_hash: str = ""
+
+
+class _Info(BaseModel):
+    checkpoint: _Checkpoint = _Checkpoint()
+    domains: list[_Domain] = []
+    title: str | None = None
+    note: str | None = None
+    created: str | None = None
+    group: str | None = None
 
 
 class RunStore(JobFolder):
@@ -77,10 +107,13 @@ class RunStore(JobFolder):
         content = files.read_json(self.folder / "run.json")
         if not isinstance(content, dict):
             raise RunError(f"run.json of run '{self.id}' is not a JSON object; the folder is damaged")
-        if problem := soundness.problem_of_info(content.get("info", {})):
+        try:
+            _Info.model_validate(content.get("info", {}))
+        except ValidationError as error:
+            field = ".".join(map(str, error.errors()[0]["loc"])) or "info"
             raise RunError(
-                f"run.json of run '{self.id}' says of its {problem} what cannot be; the folder is damaged"
-            )
+                f"run.json of run '{self.id}' holds in '{field}' what cannot be; the folder is damaged"
+            ) from None
         return content
 
     @property
@@ -250,7 +283,7 @@ class RunStore(JobFolder):
         path = self.block_path("maps", method, step, block)
         arrays, _ = files.read_arrays(path, [f"{projection}.{name}" for name in MAP_NAMES])
         tiles = {name.partition(".")[2]: array for name, array in arrays.items()}
-        if not soundness.sound_tiles(tiles):
+        if not _sound_tiles(tiles):
             raise RunError(f"maps/{path.parent.name}/{path.name} of run '{self.id}' is damaged")
         if "log_score" in tiles:
             tiles["score"] = 10.0 ** tiles.pop("log_score").astype(np.float32)
@@ -272,8 +305,23 @@ class RunStore(JobFolder):
         return files.read_arrays(path)[0] if path.exists() else None
 
 
-# as they are written; `RunStore.tiles` turns them back into plain numbers
-MAP_NAMES = ("log_score", "kept", "histogram", "range", "row_kept", "head_kept", "head_score")
+# pooled maps as they are written, with their dimensions; `RunStore.tiles` turns them back into plain numbers
+_DIMENSIONS = {
+    "log_score": 2, "kept": 2, "histogram": 2, "range": 1, "row_kept": 1, "head_kept": 1, "head_score": 1
+}  # fmt: skip
+_NEEDED = {"log_score", "kept", "histogram"}
+MAP_NAMES = tuple(_DIMENSIONS)
+
+
+def _sound_tiles(tiles: Mapping[str, NDArray[Any]]) -> bool:
+    """Tell whether one layer's pooled maps have the shapes and kinds of numbers that they are written with."""
+    for name, array in tiles.items():
+        if array.ndim != _DIMENSIONS[name] or array.dtype.kind not in "fiu" or not array.size:
+            return False
+    if not tiles.keys() >= _NEEDED or len(tiles["histogram"]) != 2:
+        return False
+    ends = tiles.get("range")
+    return ends is None or (len(ends) == 2 and bool(ends[0] < ends[1] < math.inf))
 
 
 def _last_byte(file: Any) -> bytes:

@@ -11,7 +11,7 @@ from copal_core.figures.numbers import duration
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from pages.runs import compare, trash
-from pages.shared import actions, draft, links, report_tasks, runs, timeline
+from pages.shared import actions, draft, exports, links, runs, timeline
 from pages.shared.text import plain, show_problem
 
 _PAGES = {
@@ -189,5 +189,5 @@ def _delete(store: RunStore) -> None:
     if moved:
         links.write("run", None)
         compare.forget(store.id)
-        report_tasks.forget(store.id)
+        exports.forget(store.id)
         trash.remember(store.id, *moved)

@@ -9,9 +9,11 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from copal_core.analysis.results import result_of
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError, RunError
 from copal_core.experiment import processes
-from copal_core.store import shelf, soundness
-from copal_core.store.run_store import RunState, RunStore
+from copal_core.store import shelf
+from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from copal_core.system import files
 from pages.shared import tasks, uploads
@@ -61,7 +64,7 @@ def read_everything(root: Path, run_id: str) -> None:
     readers: list[Callable[[RunStore], Any]] = [
         lambda store: store.info, lambda store: store.domains, lambda store: store.protocol_stamp(), RunStore.state,
         RunStore.events, RunStore.perplexity, RunStore.layers, RunStore.overlaps, RunStore.warnings, RunStore.seconds,
-        RunStore.result, lambda store: store.tiles("copal:accumulate", 1, 1, "q_proj"),
+        result_of, lambda store: store.tiles("copal:accumulate", 1, 1, "q_proj"),
         lambda store: store.masks("copal:accumulate", 1, 1), lambda store: store.finished_blocks("wanda:restart", 1),
     ]  # fmt: skip
     for reader in readers:
@@ -121,17 +124,46 @@ def test_pages_say_that_a_folder_is_damaged(
         assert "cannot be read and is left as it is" in " ".join(one.value for one in app.warning)
 
 
-def test_a_value_that_cannot_be_is_found() -> None:
-    good = {"status": "running", "progress": 0.5, "updated": "2026-11-21T08:00:00+00:00"}
-    assert soundness.sound_state(RunState, good)
+def test_a_value_that_cannot_be_is_found(victim: Path, tmp_path: Path) -> None:
+    store = RunStore(Path(shutil.copytree(victim / "victim-run", tmp_path / "victim-run")))
+
+    def write(name: str, content: dict[str, Any]) -> None:
+        (store.folder / name).write_text(json.dumps(content))
+
+    good = {"status": "running", "progress": 0.5, "updated": "2026-11-21T08:00:00+00:00", "seconds_left": 3}
+    write("status.json", good)
+    assert store.written_state().progress == 0.5
     for wrong in (
         {"progress": "half"}, {"progress": float("nan")}, {"updated": "yesterday"}, {"updated": "2026-11-21T08:00:00"},
         {"status": "well"}, {"block": 1.5}, {"more": 1}, {"step": True}, {"progress": 1e300},
     ):  # fmt: skip
-        assert not soundness.sound_state(RunState, {**good, **wrong}), wrong
-    assert not soundness.problem_of_info({"domains": [{"name": "a"}], "checkpoint": {"blocks": 2}})
-    for wrong in ({"domains": "abc"}, {"domains": [1]}, {"checkpoint": []}, {"checkpoint": {"blocks": "2"}}):
-        assert soundness.problem_of_info(wrong)
+        write("status.json", {**good, **wrong})
+        with pytest.raises(RunError, match="status.json of run 'victim-run' is damaged"):
+            store.written_state()
+    config = json.loads((store.folder / "run.json").read_text())["config"]
+    sound = {"domains": [{"name": "a"}], "checkpoint": {"blocks": 2, "projections": {"q_proj": [4, 4]}}}
+    write("run.json", {"config": config, "info": sound})
+    assert store.domains[0] == "a"
+    for field, wrong in {
+        "info": [], "domains": {"domains": "abc"}, "domains.0": {"domains": [1]}, "checkpoint": {"checkpoint": []},
+        "checkpoint.blocks": {"checkpoint": {"blocks": "2"}},
+        "checkpoint.projections.q_proj.1": {"checkpoint": {"projections": {"q_proj": [4, 0.5]}}},
+    }.items():  # fmt: skip
+        write("run.json", {"config": config, "info": wrong})
+        with pytest.raises(RunError, match=f"run.json of run 'victim-run' holds in '{field}' what cannot be"):
+            _ = store.info
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"), [("pruned", "many"), ("weights", -2), ("score_mean", b"1"), ("method", None)]
+)
+def test_a_cell_that_cannot_be_is_named(victim: Path, tmp_path: Path, column: str, wrong: object) -> None:
+    store = RunStore(Path(shutil.copytree(victim / "victim-run", tmp_path / "victim-run")))
+    with closing(sqlite3.connect(store.folder / "results.sqlite")) as connection, connection:
+        row = "rowid = (SELECT MAX(rowid) FROM layers)"
+        connection.execute(f"UPDATE layers SET {column} = ? WHERE {row}", (wrong,))
+    with pytest.raises(RunError, match=f"results.sqlite holds what cannot be in column '{column}' of layers"):
+        store.layers()
 
 
 # -- clocks ----------------------------------------------------------------------------------------------
