@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from copal_core.cli import diagnose, groups, report, runs, sweep
+from copal_core.cli import diagnose, groups, report, runs
 from copal_core.cli.app import add_options as add_app_options
 from copal_core.cli.app import open_app
 from copal_core.cli.lists import list_checkpoints, list_domains, list_methods, print_rows
@@ -165,7 +165,7 @@ def compute(store: RunStore, options: argparse.Namespace | None = None) -> None:
     with stop_on_signal() as stopped:
         from copal_core.experiment import loop  # torch: seconds, in which a signal may come already
 
-        with sweep.holders(options) as states:
+        with groups.holders(options) as states:
             loop.run(store, _tell, lambda: stopped() or store.cancel_requested(), states)
 
 
@@ -244,12 +244,12 @@ def _parser() -> argparse.ArgumentParser:
     command("methods", list_methods, "List criteria, decompositions, neuron selectors and strategies.")
     run = with_runs(command("run", _run, "Prune for a sequence of domains and measure each step."))
     _add_run_options(run)
-    sweep.add_workers(run)
+    groups.add_workers(run)
     show = with_runs(command("show", _show, "Print a run's result, or list the runs."))
     show.add_argument("run", nargs="?", default=None)
     resume = with_runs(command("resume", _resume, "Go on with a run that was stopped."))
     resume.add_argument("run")
-    sweep.add_workers(resume)
+    groups.add_workers(resume)
     with_runs(command("cancel", _cancel, "Stop a run within one block.")).add_argument("run")
     branch = with_runs(command("branch", _branch, "Same past up to a step, another domain next."))
     branch.add_argument("run")
@@ -263,7 +263,6 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_commands(command)
     runs.add_commands(command)
     groups.add_commands(command)
-    sweep.add_commands(command)
     report.add_commands(command, compute)
     return parser
 
