@@ -1,4 +1,4 @@
-"""Outcomes of a group of runs: one table, each method's spread, gaps that are more than chance, and the Pareto front."""
+"""Outcomes of a group of runs in one table: each method's spread, gaps beyond chance, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -153,12 +153,18 @@ def alike(table: pd.DataFrame, *apart: str) -> list[tuple[str, pd.DataFrame]]:
     parts = []
     for values, part in table.groupby(names, sort=False):
         words = [
-            SETTINGS[name].format(value.replace("x", "×") if name in ("calibration", "evaluation") else value)
+            named(name, value)
             for name, value in zip(names, values, strict=True)
             if _IMPLIED.get(name) not in names
         ]
         parts.append((", ".join(words), part))
     return parts
+
+
+def named(setting: str, value: object) -> str:
+    """The value of a setting in words, such as 'calibration 16×256'."""
+    sized = setting in ("calibration", "evaluation")
+    return SETTINGS[setting].format(str(value).replace("x", "×") if sized else value)
 
 
 def _differing(table: pd.DataFrame, apart: Collection[str]) -> list[str]:
@@ -176,7 +182,7 @@ def spread(table: pd.DataFrame, metric: str, over: str = "seed") -> pd.DataFrame
     """
     import pandas as pd
 
-    others = [name for name in _differing(table, (over, "calibration", "length"))]
+    others = _differing(table, (over, "calibration", "length"))
     by = ["method", "calibration", "windows", *others]
     rows = []
     for key, part in table.dropna(subset=[metric]).groupby(by, sort=False):

@@ -123,7 +123,8 @@ def start(group: Group, where: Cluster | None = None) -> None:
         require_ray()
         if sharing.enabled() and (where.address or where.workers != 1):
             raise InvalidValueError(
-                f"{where.workers} runs at the same time are more than one's turn on a shared server; use 1, and no address"
+                f"{where.workers} runs at the same time are more than one's turn on a shared server; use 1, and no "
+                "address"
             )
         arguments += ["--workers", str(where.workers), "--threads", str(where.threads)]
         arguments += ["--ray-address", where.address]

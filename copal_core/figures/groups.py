@@ -188,7 +188,8 @@ def runs_named(count: int) -> Sequence[str]:
 def front_figure(table: pd.DataFrame, x: str, y: str, front: Sequence[bool]) -> go.Figure:
     """Both axes are better when lower. Points on the front are ringed and joined by a line.
 
-    table: of `groups.outcomes`, without the dense model. front: true where nothing beats the row. A point's custom data begins with its run.
+    table: of `groups.outcomes`, without the dense model. front: true where nothing beats the row. A point's custom
+    data begins with its run.
     """
     shown = table.assign(front=list(front)).dropna(subset=[x, y])
     best = shown[shown["front"]].sort_values(x)

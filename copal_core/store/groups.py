@@ -62,7 +62,7 @@ class Group(JobFolder):
 
     @property
     def kind(self) -> str:
-        """'orders' where only the order of the domains varies, 'repeat' for seeds and calibration sizes, else 'sweep'."""
+        """'orders' where only the order varies, 'repeat' for seeds and calibration sizes, and else 'sweep'."""
         return _kind(self.varies)
 
     @property

@@ -42,7 +42,7 @@ def show(table: pd.DataFrame, view: str) -> None:
 
 
 def _measure(table: pd.DataFrame, metrics: list[str]) -> str:
-    """Choose the number that is drawn. Seeds draw windows of their own, which only a ratio to the dense model makes alike."""
+    """Choose the number that is drawn. Seeds draw other windows; only a ratio to the dense model makes them alike."""
     alike = (table.groupby("checkpoint")["dense_average"].nunique() == 1).all()
     default = "average" if alike else "ratio"
     return links.choose(

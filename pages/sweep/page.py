@@ -9,7 +9,8 @@ from pages.shared import links
 links.through_app(__file__)
 st.title("Sweep")
 st.caption(
-    "Many runs at once: seeds, calibration sizes and orders of domains, or a grid of checkpoints, methods and structures."
+    "Many runs at once: seeds, calibration sizes and orders of domains, or a grid of checkpoints, methods and "
+    "structures."
 )
 
 # imported after the title is on the screen, as plotly takes a moment

@@ -149,10 +149,9 @@ def _filtered(table: pd.DataFrame) -> pd.DataFrame:
 
 def _stamp(group: Group, table: pd.DataFrame) -> str:
     """The protocol of the whole group: what its runs share, and what they differ in."""
-    named = {name: words for name, words in analysis.SETTINGS.items() if name not in ("source", "length")}
-    del named["run_structure"]
-    values = {name: list(dict.fromkeys(table[name])) for name in named}
-    shared = [named[name].format(found[0]) for name, found in values.items() if len(found) == 1]
+    names = [name for name in analysis.SETTINGS if name not in ("source", "length", "run_structure")]
+    values = {name: table[name].unique() for name in names}
+    shared = [analysis.named(name, found[0]) for name, found in values.items() if len(found) == 1]
     if "structure" not in group.varies:
         shared.append(f"removed {removed(group.members[0].settings())}")
     shown = [name for name, found in values.items() if len(found) > 1]
