@@ -224,7 +224,7 @@ def table(values: dict[str, list[float]]) -> pd.DataFrame:
     """Outcomes by hand: of each method one value a seed."""
     rows = [
         {**dict.fromkeys(analysis.SETTINGS, "same"), "run": f"run-{seed}", "seed": seed, "method": method}
-        | {"calibration": "2x24", "windows": 2}
+        | {"calibration": "2x24", "windows": 2, "texts": "same"}
         | {"average": value, "ratio": value / 10, "backward_transfer": 0.0}
         for method, found in values.items()
         for seed, value in enumerate(found)
@@ -259,8 +259,15 @@ def test_parts_are_named_by_what_differs() -> None:
         "windows of 48 tokens",
     ]
     assert [words for words, _ in analysis.alike(short, "seed")] == [""]
-    changed = pd.concat([short.assign(source="before"), short.assign(source="after", seed=[2, 3])])
+    changed = pd.concat([short.assign(weights="before"), short.assign(weights="after", seed=[2, 3])])
     assert len(analysis.alike(changed, "seed")) == 2
+
+
+def test_runs_that_saw_other_texts_are_no_pair() -> None:
+    """The second method's run of seed 1 came after a file had changed: one pair is left, and says nothing."""
+    runs = table({"a:x": [10.0, 12.0], "b:x": [11.0, 13.0]})
+    runs.loc[(runs["method"] == "b:x") & (runs["seed"] == 1), "texts"] = "changed"
+    assert [gap.runs for gap in analysis.gaps(runs, "average")] == [1]
 
 
 def test_the_spread_by_hand() -> None:

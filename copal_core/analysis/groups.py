@@ -28,7 +28,7 @@ METRICS = {
 # the columns in which runs may differ, besides their method, and how a value is named in words
 SETTINGS = {
     "checkpoint": "{}",
-    "source": "weights and texts {}",
+    "weights": "weights {}",
     "run_structure": "{}",
     "order": "{}",
     "length": "windows of {} tokens",
@@ -38,14 +38,12 @@ SETTINGS = {
     "dtype": "{}",
     "seed": "seed {}",
 }
-_IMPLIED = {
-    "source": "checkpoint",
-    "length": "calibration",
-}  # named by another setting where that differs too
+# named by another setting where that differs too
+_IMPLIED = {"weights": "checkpoint", "length": "calibration"}
 _NUMBERS = (*METRICS, "dense_average", "kept", "stasis", "seconds")
 COLUMNS = (
     "run", "checkpoint", "order", "structure", "kept", "bytes", "method", "seed", "calibration", "windows", "length",
-    "evaluation", "propagation", "dtype", "run_structure", "source", "average", "dense_average", "ratio",
+    "evaluation", "propagation", "dtype", "run_structure", "weights", "texts", "average", "dense_average", "ratio",
     "backward_transfer", "stasis", "seconds",
 )  # fmt: skip
 
@@ -56,7 +54,8 @@ def outcomes(stores: Iterable[RunStore]) -> pd.DataFrame:
     average, ratio, backward_transfer: after the last domain; NaN where the run has no finite number. ratio: the mean
     over the domains of perplexity over the dense model's on the same windows. kept: stored bytes of the decoder layers
     over their dense bytes at 16 bits a value, index included. structure: what the method removes; run_structure: what
-    the run was asked to remove. source: tells weights and texts that have changed in between.
+    the run was asked to remove. weights: the beginning of the checkpoint's fingerprint. texts: tells the windows of
+    text that two runs saw apart, whatever their order.
     """
     import pandas as pd
 
@@ -113,11 +112,11 @@ def _setting(store: RunStore) -> dict[str, Any]:
     config, info = store.config, store.info
     protocol, checkpoint = config.protocol, info.get("checkpoint", {})
     texts = sorted(str(domain.get("content_hash", "")) for domain in info.get("domains", []))
-    source = repr((str(checkpoint.get("fingerprint", "")), texts))
     return {
         "run": store.id,
         "checkpoint": config.checkpoint,
-        "source": hashlib.sha256(source.encode()).hexdigest()[:8],
+        "weights": str(checkpoint.get("fingerprint", ""))[:8],
+        "texts": hashlib.sha256(" ".join(texts).encode()).hexdigest()[:8],
         "order": " → ".join(store.domains),
         "run_structure": str(config.structure),
         "seed": protocol.seed,
@@ -263,9 +262,12 @@ class Gap:
 def gaps(table: pd.DataFrame, metric: str, over: str = "seed") -> list[Gap]:
     """Every pair of methods, the lower first, by their means.
 
-    table: one part of `alike`; there, methods of the same seed, or order, have seen the same windows, and are paired.
+    table: one part of `alike`; there, methods of the same seed, or order, have seen the same windows, and are paired
+    unless a text has changed in between.
     """
-    wide = without_dense(table).pivot_table(index=over, columns="method", values=metric, sort=False)
+    wide = without_dense(table).pivot_table(
+        index=[over, "texts"], columns="method", values=metric, sort=False
+    )
     means = wide.mean().sort_values()
     found = []
     for first, second in itertools.combinations(means.index, 2):

@@ -200,25 +200,9 @@ def front_figure(table: pd.DataFrame, x: str, y: str, front: Sequence[bool]) -> 
         )
     ]  # fmt: skip
     for method, part in shown.groupby("method", sort=False):
-        shapes = shapes_of(shown)
-        rings = [2.5 if on else 0.0 for on in part["front"]]
-        traces.append(
-            go.Scatter(
-                x=part[x],
-                y=part[y],
-                mode="markers",
-                name=label(method),
-                marker={
-                    "color": method_colour(str(method)),
-                    "size": 11,
-                    "symbol": [shapes[name] for name in part["structure"]],
-                    "opacity": 0.8,  # runs that lie on each other are both seen
-                    "line": {"width": rings, "color": DENSE_COLOUR},
-                },
-                customdata=np.column_stack([part["run"], [_hover(row) for row in part.itertuples()]]),
-                hovertemplate="%{customdata[1]}<extra></extra>",
-            )
-        )
+        rings = {"width": [2.5 if on else 0.0 for on in part["front"]], "color": DENSE_COLOUR}
+        # runs that lie on each other are both seen
+        traces.append(_points(str(method), part, x, y, shapes_of(shown), size=11, opacity=0.8, line=rings))
     reference = dense_level(shown, y)
     if reference is not None and len(shown):
         ends = [float(shown[x].min()), float(shown[x].max())]
@@ -278,14 +262,7 @@ def multiples_figure(
                     line={"color": colour, "dash": method_dash(str(method))}, name=label(method),
                 )
             )  # fmt: skip
-        traces.append(
-            go.Scatter(
-                x=part["kept"], y=part[metric], mode="markers",
-                marker={"color": colour, "size": 8, "symbol": [shapes[name] for name in part["structure"]]},
-                customdata=np.column_stack([part["run"], [_hover(row) for row in part.itertuples()]]),
-                hovertemplate="%{customdata[1]}<extra></extra>", name=label(method),
-            )
-        )  # fmt: skip
+        traces.append(_points(str(method), part, "kept", metric, shapes, size=8))
     low, high = limits
     pad = 0.06 * (high - low or abs(high) or 1.0)
     scale: dict[str, Any] = {"range": [low - pad, high + pad]}
@@ -304,6 +281,18 @@ def multiples_figure(
             **scale,
         },
     )
+
+
+def _points(
+    method: str, part: pd.DataFrame, x: str, y: str, shapes: Mapping[str, str], **marker: Any
+) -> go.Scatter:
+    """A method's runs, each with the shape of its structure; custom data: the run, and its hover."""
+    return go.Scatter(
+        x=part[x], y=part[y], mode="markers", name=label(method),
+        marker={"color": method_colour(method), "symbol": [shapes[name] for name in part["structure"]], **marker},
+        customdata=np.column_stack([part["run"], [_hover(row) for row in part.itertuples()]]),
+        hovertemplate="%{customdata[1]}<extra></extra>",
+    )  # fmt: skip
 
 
 def _axis(table: pd.DataFrame, name: str) -> dict[str, Any]:

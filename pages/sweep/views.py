@@ -149,7 +149,7 @@ def _filtered(table: pd.DataFrame) -> pd.DataFrame:
 
 def _stamp(group: Group, table: pd.DataFrame) -> str:
     """The protocol of the whole group: what its runs share, and what they differ in."""
-    names = [name for name in analysis.SETTINGS if name not in ("source", "length", "run_structure")]
+    names = [name for name in analysis.SETTINGS if name not in ("weights", "length", "run_structure")]
     values = {name: table[name].unique() for name in names}
     shared = [analysis.named(name, found[0]) for name, found in values.items() if len(found) == 1]
     if "structure" not in group.varies:
