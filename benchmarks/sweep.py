@@ -13,21 +13,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from copal_core.analysis import sweeps
 from copal_core.config import Method, Protocol, Windows
-from copal_core.experiment import cluster
+from copal_core.experiment import cluster, groups
 from copal_core.store.groups import Groups
+from copal_core.store.variations import Grid, structures
 
 _LEAST = 1.7
 
 
-def grid() -> sweeps.Grid:
+def grid() -> Grid:
     """16 runs of about two seconds each."""
-    return sweeps.Grid(
+    return Grid(
         checkpoints=["tiny"],
         domains=["python-code", "shakespeare"],
         methods=[Method.parse(text) for text in ("copal:accumulate", "wanda:restart")],
-        structures=sweeps.structures(["unstructured"], [0.3, 0.4, 0.5, 0.6]),
+        structures=structures(["unstructured"], [0.3, 0.4, 0.5, 0.6]),
         seeds=[0, 1],
         protocol=Protocol(calibration=Windows.parse("16x256"), evaluation=Windows.parse("16x256")),
     )
@@ -38,11 +38,11 @@ def seconds(workers: int) -> float:
     with tempfile.TemporaryDirectory() as runs:
         where = cluster.Cluster(workers=workers, threads=1)
         with cluster.connected(where):
-            warm = Groups(Path(runs)).create(sweeps.KIND, grid().configs()[:workers])
-            cluster.compute(warm, where)  # the workers import torch
-            group = Groups(Path(runs)).create(sweeps.KIND, grid().configs())
+            warm = Groups(Path(runs)).create(grid().configs()[:workers])
+            groups.compute(warm, where)  # the workers import torch
+            group = Groups(Path(runs)).create(grid().configs())
             started = time.perf_counter()
-            cluster.compute(group, where)
+            groups.compute(group, where)
             return time.perf_counter() - started
 
 

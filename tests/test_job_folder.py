@@ -15,8 +15,9 @@ from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import processes
 from copal_core.store.decompositions import DecompositionConfig, Decompositions
 from copal_core.store.folder import STATUSES, JobFolder, RunState, ending
-from copal_core.store.groups import Groups, seeds
+from copal_core.store.groups import Groups
 from copal_core.store.runs import Runs
+from copal_core.store.variations import seeds
 from copal_core.system import files
 
 KINDS = ("run", "group", "decomposition", "attribution")
@@ -30,7 +31,7 @@ def config() -> RunConfig:
 @pytest.fixture(params=KINDS)
 def job(request: pytest.FixtureRequest, tmp_path: Path, config: RunConfig) -> JobFolder:
     if request.param == "group":
-        return Groups(tmp_path).create("repeat", seeds(config, 2))
+        return Groups(tmp_path).create(seeds(config, 2))
     if request.param == "decomposition":
         return Decompositions(tmp_path).create(DecompositionConfig("tiny", ("a.txt",), ("svd",)))
     run = Runs(tmp_path).create(config)

@@ -1,113 +1,182 @@
-"""The commands `repeat`, `orders` and `groups`: the same run over seeds, calibration sizes or orders of domains."""
+"""The commands `repeat`, `orders`, `sweep` and `groups`: runs that differ in something, computed here or on Ray."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from copal_core.analysis import bands
-from copal_core.cli.options import AddCommand, with_run, with_runs, with_title
+from copal_core.analysis import groups as analysis
+from copal_core.cli import options as shared
 from copal_core.cli.output import print_json, say, tell
 from copal_core.cli.signals import stop_on_signal
-from copal_core.config import RunConfig, Windows
+from copal_core.config import Method, RunConfig, Windows
 from copal_core.errors import InvalidValueError
-from copal_core.experiment import group_loop
-from copal_core.store.groups import Group, Groups, orders, seeds, summary
+from copal_core.experiment import cluster, groups
+from copal_core.store import variations
+from copal_core.store.groups import Group, Groups, summary
+from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 
 
-def add_commands(command: AddCommand) -> None:
+def add_commands(command: shared.AddCommand) -> None:
     """Add the commands to the parser."""
-    repeat = command("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
-    with_run(repeat, "whose settings are repeated")
+
+    def add(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
+        return shared.with_workers(shared.with_runs(command(name, function, summary)))
+
+    repeat = add("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
+    repeat.add_argument("run", help="whose settings are repeated")
     repeat.add_argument("--seeds", type=int, default=5, help="how many, from the run's own on")
     repeat.add_argument(
         "--calibration", action="append", default=[], metavar="COUNTxLENGTH", help="once for each size"
     )
-    with_title(repeat)
-    ordered = command("orders", _orders, "Repeat a run over the orders of its domains.")
-    with_run(ordered, "whose settings are repeated")
-    ordered.add_argument("--orders", type=int, default=None, help="so many random ones; default: all")
+    ordered = add("orders", _orders, "Repeat a run over the orders of its domains.")
+    ordered.add_argument("run", help="whose settings are repeated")
+    ordered.add_argument("--orders", type=int, default=0, help="so many random ones; default: all")
     ordered.add_argument("--seed", type=int, default=0, help="decides which orders are drawn")
-    with_title(ordered)
-    listed = with_runs(command("groups", _groups, "List groups, show one, go on with it or stop it."))
+    sweep = add("sweep", _sweep, "Compute a grid of runs; every run resumes where it was stopped.")
+    _add_grid(sweep)
+    for parser in (repeat, ordered, sweep):
+        shared.with_title(parser)
+    listed = add("groups", _groups, "List groups, show one, go on with it or stop it.")
     listed.add_argument("group", nargs="?", default=None)
     listed.add_argument("--resume", action="store_true", help="compute what is missing")
     listed.add_argument("--cancel", action="store_true", help="stop within one block")
     listed.add_argument("--delete", action="store_true", help="move its runs into the trash")
 
 
+def _add_grid(sweep: argparse.ArgumentParser) -> None:
+    sweep.add_argument(
+        "--resume", default=None, metavar="SWEEP", help="go on with a sweep; no grid is needed"
+    )
+    for name, kind, words in (
+        ("--checkpoint", str, "once for each; default: smollm2-135m"),
+        ("--domain", str, "once each, in order"),
+        ("--method", str, "NAME:STRATEGY, once for each"),
+        ("--structure", str, "unstructured or N:M, once for each; default: unstructured"),
+        ("--sparsity", float, "share removed where unstructured, once for each; default: 0.5"),
+        ("--seed", int, "once for each; default: 0"),
+    ):
+        sweep.add_argument(name, type=kind, action="append", default=[], help=words)
+    shared.with_group(sweep)
+    sweep.add_argument(
+        "--orders", type=int, default=1, help="orders of the domains: 1 as given, 0 all, n random"
+    )
+    shared.with_protocol(sweep, seed=False)
+
+
+# -- commands ------------------------------------------------------------------------------------------
+
+
 def _repeat(options: argparse.Namespace) -> int:
     base = Runs(options.runs).open(options.run)
     sizes = [Windows.parse(text) for text in options.calibration]
-    return _start(options, "repeat", seeds(base.config, options.seeds, sizes), base)
+    return _begin(options, variations.seeds(base.config, options.seeds, sizes), base)
 
 
 def _orders(options: argparse.Namespace) -> int:
     base = Runs(options.runs).open(options.run)
-    return _start(options, "orders", orders(base.config, options.orders, options.seed), base)
+    return _begin(options, variations.orders(base.config, options.orders, options.seed), base)
 
 
-def _start(options: argparse.Namespace, kind: str, configs: list[RunConfig], base: Any) -> int:
-    title = options.title or base.info.get("title") or base.id
-    group = Groups(options.runs).create(kind, configs, base, title)
-    return _compute(group, options.json)
+def _sweep(options: argparse.Namespace) -> int:
+    if options.resume is not None:
+        return _resume(Groups(options.runs).open(options.resume), options)
+    return _begin(options, _grid(options))
+
+
+def _grid(options: argparse.Namespace) -> list[RunConfig]:
+    structures = variations.structures(options.structure or ["unstructured"], options.sparsity, options.group)
+    grid = variations.Grid(
+        checkpoints=options.checkpoint or [shared.DEFAULT_CHECKPOINT],
+        domains=options.domain,
+        methods=[Method.parse(text) for text in options.method],
+        structures=structures,
+        seeds=options.seed or [0],
+        orders=options.orders,
+        protocol=shared.protocol_from(options, seed=0),  # each run has a seed of its own
+    )
+    return [shared.check_names(config) for config in grid.configs()]
 
 
 def _groups(options: argparse.Namespace) -> int:
     root = Groups(options.runs)
     if options.group is None:
-        rows = [summary(group) for group in root.list()]
-        if options.json:
-            print_json(rows)
-        for row in rows if not options.json else ():
-            done = sum(run["status"] == "done" for run in row["runs"])
-            print(f"{row['group']}  {row['status']:11}  {done} of {len(row['runs'])} runs  {row['title']}")
+        _list([summary(group) for group in root.list()], options.json)
         return 0
     group = root.open(options.group)
     if options.resume + options.cancel + options.delete > 1:
         raise InvalidValueError("--resume, --cancel and --delete exclude each other; choose one")
+    if options.resume:
+        return _resume(group, options)
     if options.delete:
-        group_loop.discard(group)
+        groups.discard(group)
         say(options, {"group": group.id, "deleted": True}, f"{group.id} is in the trash")
         return 0
     if options.cancel:
-        group_loop.cancel(group)
-    if options.resume:
-        group.forget_old_cancel()
-        return _compute(group, options.json)
+        groups.cancel(group)
     _print(group, options.json)
     return 0
 
 
-def _compute(group: Group, as_json: bool) -> int:
-    tell(f"group {group.id}: {len(group.members)} runs in {group.root}")
+# -- computing -----------------------------------------------------------------------------------------
+
+
+def _begin(options: argparse.Namespace, configs: Sequence[RunConfig], base: RunStore | None = None) -> int:
+    where = shared.cluster_from(options)  # before a folder is made
+    title = options.title or (base.info.get("title") or base.id if base is not None else "")
+    return _compute(Groups(options.runs).create(configs, base, title), where, options.json)
+
+
+def _resume(group: Group, options: argparse.Namespace) -> int:
+    where = shared.cluster_from(options) or groups.place_of(group)
+    group.forget_old_cancel()
+    return _compute(group, where, options.json)
+
+
+def _compute(group: Group, where: cluster.Cluster | None, as_json: bool) -> int:
+    how = (
+        "on Ray" if where is not None else "here, one after another; --workers N computes N at a time on Ray"
+    )
+    tell(f"group {group.id}: {len(group.members)} runs in {group.root}, computed {how}")
     with stop_on_signal() as stopped:
-        group_loop.compute(group, _tell, stopped)
+        groups.compute(group, where, _tell, stopped)
     _print(group, as_json)
     return 0
 
 
 def _tell(event: dict[str, Any]) -> None:
-    if event["event"] == "evaluated":
-        tell(
-            f"run {event['member']} of {event['members']}, {event['progress']:4.0%}  step {event['step']}  "
-            f"{event['method']}"
-        )
+    """One line of progress on stderr."""
+    if event["event"] == "finished":
+        line = f"{event['done']} of {event['of']}  {event['run']}  {event['problem'] or 'done'}"
+    elif event["event"] == "evaluated":
+        place = f"run {event['member']} of {event['members']}, {event['progress']:4.0%}"
+        line = f"{place}  step {event['step']}  {event['method']}"
+    else:
+        return
+    tell(line)
+
+
+# -- printing ------------------------------------------------------------------------------------------
+
+
+def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        done = sum(run["status"] == "done" for run in row["runs"])
+        print(f"{row['group']}  {row['status']:11}  {done} of {len(row['runs'])} runs  {row['title']}")
 
 
 def _print(group: Group, as_json: bool) -> None:
-    table = bands.outcomes(group.finished())
-    spread = bands.spread(table, "average")
-    words = "orders" if group.kind == "orders" else "runs"
-    verdicts = [
-        gap.in_words(words)
-        for _, part in table.groupby("calibration", sort=False)
-        for gap in bands.neighbours(bands.gaps(part, "average"))
-    ]
-    if group.kind == "orders":
-        verdicts = [*bands.order_in_words(table, "average"), *verdicts]
+    table = analysis.outcomes(group.finished())
+    spread = analysis.spread(table, "average", group.sampled)
+    verdicts = analysis.verdicts(table, "average", group.sampled)
+    if group.kind == "sweep":
+        table = analysis.without_dense(table)  # which stands beside every run, as dense_average
     if as_json:
         content = {
             **summary(group),
@@ -118,9 +187,28 @@ def _print(group: Group, as_json: bool) -> None:
         print_json(content)
         return
     print(f"{group.id}: {group.state().status}\naverage perplexity after the last domain, lower is better")
-    print(f"{'method':34}{'calibration':>12}{'runs':>6}{'mean':>10}{'least':>10}{'most':>10}")
-    for row in spread.itertuples():
-        print(
-            f"{row.method[:32]:34}{row.calibration:>12}{row.runs:>6}{row.mean:>10.3f}{row.least:>10.3f}{row.most:>10.3f}"
+    if group.kind == "sweep":
+        _print_columns(
+            table.sort_values("average"),
+            ["checkpoint", "method", "structure", "seed"],
+            {"kept": ".1%", "dense_average": ".2f", "average": ".2f", "backward_transfer": ".2f"},
         )
-    print("\n".join(verdicts))
+        print("backward transfer: 0 is nothing forgotten, below 0 earlier domains improved")
+    else:
+        settings = [name for name in spread.columns[: spread.columns.get_loc("runs")] if name != "windows"]
+        _print_columns(spread, [*settings, "runs"], {"mean": ".3f", "least": ".3f", "most": ".3f"})
+        print("\n".join(verdicts))
+
+
+def _print_columns(table: Any, names: Sequence[str], formats: dict[str, str]) -> None:
+    """Columns of words to the left, then numbers; a number that is not there is a dash."""
+    columns = {name: [str(value) for value in table[name]] for name in names}
+    for name, form in formats.items():
+        columns[name] = ["-" if value != value else format(value, form) for value in table[name]]
+    wide = {name: max(len(text) for text in (name, *cells)) for name, cells in columns.items()}
+    for line in zip(*([name.replace("_", " "), *cells] for name, cells in columns.items()), strict=True):
+        cells = (
+            f"{cell:<{wide[name]}}" if name in names else f"{cell:>{wide[name]}}"
+            for name, cell in zip(columns, line, strict=True)
+        )
+        print("  ".join(cells).rstrip())

@@ -9,11 +9,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from copal_core.cli import app, diagnose, export, groups, lists, lowrank, neurons, runs, sweep
+from copal_core.cli import app, diagnose, export, groups, lists, lowrank, neurons, runs
 from copal_core.cli.output import tell
 from copal_core.errors import Cancelled, CopalError, InvalidValueError
 
-FAMILIES = (lists, runs, app, lowrank, neurons, diagnose, groups, sweep, export)  # in the order of --help
+FAMILIES = (lists, runs, app, lowrank, neurons, diagnose, groups, export)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from copal_core.config import Protocol, RunConfig, Windows
+
+if TYPE_CHECKING:
+    from copal_core.experiment.cluster import Cluster
 
 # command(name, function, summary) adds a command with --json and returns its parser; json=False leaves --json out
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -89,9 +92,12 @@ def with_title(parser: Parser) -> Parser:
 
 
 def with_workers(parser: Parser) -> Parser:
-    """Add where on Ray the work is spread to."""
+    """Add where on Ray the work is spread to; without these options this process computes."""
     parser.add_argument("--ray-address", default="", help="of a running Ray cluster; default: start one here")
-    parser.add_argument("--workers", type=int, default=0, help="at the same time; default: as many as fit")
+    words = (
+        "on Ray, at the same time; default: none, and this process computes; at an address: as many as fit"
+    )
+    parser.add_argument("--workers", type=int, default=0, help=words)
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     return parser
 
@@ -115,6 +121,20 @@ def protocol_from(options: argparse.Namespace, **fixed: Any) -> Protocol:
         evaluation=Windows.parse(options.evaluation),
         **{**settings, **fixed},
     )
+
+
+def cluster_from(options: argparse.Namespace) -> Cluster | None:
+    """Return the cluster that `with_workers`'s options ask for, None for this process.
+
+    Raises:
+        InvalidValueError: when Ray is asked for and not installed.
+    """
+    if not (getattr(options, "workers", 0) or getattr(options, "ray_address", "")):
+        return None
+    from copal_core.experiment import cluster
+
+    cluster.require_ray()
+    return cluster.Cluster(options.ray_address, options.workers, options.threads)
 
 
 def check_names(config: RunConfig) -> RunConfig:

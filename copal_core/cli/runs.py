@@ -132,13 +132,13 @@ def _holders(options: argparse.Namespace | None) -> Iterator[Any]:
     """Yield the holder of hidden states in calibration: of this process, or of workers where they are asked for."""
     from copal_core.statistics.blockwise import HiddenStates
 
-    if options is None or not (getattr(options, "workers", 0) or getattr(options, "ray_address", "")):
+    where = None if options is None else shared.cluster_from(options)
+    if where is None:
         yield HiddenStates
         return
     from copal_core.experiment import cluster
     from copal_core.experiment.cluster.calibration import sharded
 
-    where = cluster.Cluster(options.ray_address, options.workers, options.threads)
     with cluster.connected(where) as ray:
         yield sharded(ray, where)
 

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in one thing (the seed, the calibration size, the order of the domains), or in many.
+"""Groups: runs that differ in something, such as the seed, the order of the domains, or all that a grid combines.
 
 A group is a file, `groups/ID/group.json`, that lists its members before they are computed; each member is a
 run like any other, made when its turn comes, and resumable by itself.
@@ -7,28 +7,22 @@ run like any other, made when its turn comes, and resumable by itself.
 from __future__ import annotations
 
 import datetime
-import math
-import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.errors import InvalidValueError, RunError
-from copal_core.methods import amounts
+from copal_core.config import RunConfig
+from copal_core.errors import RunError
+from copal_core.store import variations
 from copal_core.store.folder import JobFolder, check_id, status_of
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from copal_core.system import files, sharing
 from copal_core.system.clock import now
 
-KINDS = ("repeat", "orders", "sweep")
 DISCARDED = "discarded"
-MOST = 64  # runs of one group
-_SEEDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -42,57 +36,11 @@ class Member:
         return RunConfig.from_json(self.config)
 
 
-def seeds(config: RunConfig, count: int, calibrations: Sequence[Windows] = ()) -> list[RunConfig]:
-    """`count` seeds from the configuration's own on, for each calibration size. Raises InvalidValueError."""
-    if count < 1:
-        raise InvalidValueError(f"{count} seeds are none; use at least 1, and 5 to see a spread")
-    sizes = list(dict.fromkeys(calibrations)) or [config.protocol.calibration]
-    if count * len(sizes) < 2:
-        raise InvalidValueError("one seed with one calibration size is one run; ask for more of either")
-    _bounded(count * len(sizes))
-    found = []
-    for size in sizes:
-        for step in range(count):
-            changed = {"calibration": size, "seed": (config.protocol.seed + step) % _SEEDS}
-            found.append(_changed(config, protocol=Protocol(**{**dict(config.protocol), **changed})))
-    return found
-
-
-def orders(config: RunConfig, count: int | None = None, seed: int = 0) -> list[RunConfig]:
-    """All permutations of the domains, or `count` random ones; the configuration's own order comes first.
-
-    Raises InvalidValueError for a single domain, or more permutations than a group may have.
-    """
-    domains = config.domains
-    if len(domains) < 2:
-        raise InvalidValueError("one domain has one order; choose at least two domains")
-    possible = math.factorial(len(domains))
-    wanted = possible if count is None else min(count, possible)
-    if wanted < 2:
-        raise InvalidValueError(f"{count} orders are too few to compare; use at least 2")
-    _bounded(wanted)
-    if wanted == possible:
-        found = list(permutations(domains))
-    else:
-        generator, found = random.Random(seed), [domains]
-        while len(found) < wanted:
-            drawn = tuple(generator.sample(domains, len(domains)))
-            if drawn not in found:
-                found.append(drawn)
-    return [_changed(config, domains=order) for order in found]
-
-
-def _bounded(count: int) -> None:
-    if count > MOST:
-        raise InvalidValueError(f"a group of {count} runs is too large; use at most {MOST}")
-
-
-def _changed(config: RunConfig, **values: Any) -> RunConfig:
-    return RunConfig(**{**dict(config), **values})
-
-
 class Group(JobFolder):
-    """One group's folder."""
+    """One group's folder.
+
+    varies: the settings in which its members differ, such as ('structure', 'seed').
+    """
 
     unstarted = "waiting"
     starting = "starting"
@@ -102,11 +50,29 @@ class Group(JobFolder):
         self.id = folder.name
         content = files.read_json(folder / "group.json")
         try:
-            self.kind, self.title = str(content["kind"]), str(content["title"])
-            self.created, self.base = str(content["created"]), str(content["base"])
+            self.title, self.created = str(content["title"]), str(content["created"])
+            self.base = str(content["base"])
             self.members = tuple(Member(**member) for member in content["members"])
+            varies = content.get("varies")  # None in groups of earlier versions
         except (KeyError, TypeError):
             raise RunError(f"group.json of group '{self.id}' is damaged") from None
+        if varies is None:
+            varies = variations.varying(member.settings() for member in self.members)
+        self.varies = tuple(map(str, varies))
+
+    @property
+    def kind(self) -> str:
+        """'orders' where only the order varies, 'repeat' for seeds and calibration sizes, and else 'sweep'."""
+        return _kind(self.varies)
+
+    @property
+    def sampled(self) -> str:
+        """The setting over which outcomes are averaged: 'seed', or 'order' where no seed varies but orders do."""
+        return "order" if "order" in self.varies and "seed" not in self.varies else "seed"
+
+    def describe(self, member: Member) -> str:
+        """What sets a member apart, in words: 'seed 3', or its domains in order."""
+        return variations.in_words(member.settings(), self.varies or ("method", "structure", "seed"))
 
     @property
     def root(self) -> Path:
@@ -119,6 +85,13 @@ class Group(JobFolder):
             return Runs(self.root).open(member.run)
         except RunError:
             return None
+
+    def create_run(self, member: Member) -> RunStore:
+        """The run of a member whose turn has come."""
+        title = f"{self.title or self.kind}: {self.describe(member)}"[:120]
+        store = Runs(self.root).create(member.settings(), title, member.run)
+        store.describe(group=self.id)
+        return store
 
     def stores(self) -> list[RunStore]:
         """The members that have begun, in order."""
@@ -159,14 +132,12 @@ class Groups:
             raise RunError(f"there is no group '{group_id}' in {self.root}; `groups` lists those that are")
         return Group(folder)
 
-    def create(
-        self, kind: str, configs: Sequence[RunConfig], base: RunStore | None = None, title: str = ""
-    ) -> Group:
-        """A new group of runs with these configurations. A finished `base` stands for its own configuration."""
-        if kind not in KINDS:
-            raise InvalidValueError(f"group kind '{kind}' is not known; use {', '.join(KINDS)}")
+    def create(self, configs: Sequence[RunConfig], base: RunStore | None = None, title: str = "") -> Group:
+        """Create a group of runs with these configurations. A finished `base` stands for its own configuration."""
+        variations.check_size(len(configs))
+        varies = variations.varying(configs)
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-        group_id = f"{stamp}-{kind}-{secrets.token_hex(2)}"
+        group_id = f"{stamp}-{_kind(varies)}-{secrets.token_hex(2)}"
         members = []
         for index, config in enumerate(configs, start=1):
             run = f"{group_id}-{index:02d}"
@@ -174,10 +145,10 @@ class Groups:
                 run = base.id
             members.append({"run": run, "config": config.canonical()})
         content = {
-            "kind": kind,
             "title": " ".join(title.split())[:120],
             "created": now(),
             "base": base.id if base is not None else "",
+            "varies": varies,
             "members": members,
         }
         folder = self.root / "groups" / group_id
@@ -186,20 +157,15 @@ class Groups:
         return Group(folder)
 
 
+def _kind(varies: Sequence[str]) -> str:
+    if list(varies) == ["order"]:
+        return "orders"
+    return "repeat" if varies and {"seed", "calibration"}.issuperset(varies) else "sweep"
+
+
 def _stands_for(base: RunStore, config: RunConfig) -> bool:
-    """Whether `base` is this very run, computed here and finished."""
+    """Tell whether `base` is this very run, computed here and finished."""
     return not base.recorded and status_of(base) == "done" and base.config.canonical() == config.canonical()
-
-
-def described(config: RunConfig, kind: str) -> str:
-    """What sets a member apart, in words: 'seed 3, calibration 16×256', or its domains in order."""
-    if kind == "orders":
-        return " → ".join(config.domains)
-    if kind == "sweep":
-        removed = amounts.amount_words(config.methods[0], config.structure)
-        parts = (config.checkpoint, config.methods[0], removed, " → ".join(config.domains))
-        return ", ".join([*map(str, parts), f"seed {config.protocol.seed}"])
-    return f"seed {config.protocol.seed}, calibration {config.protocol.calibration}".replace("x", "×")
 
 
 def summary(group: Group) -> dict[str, Any]:
@@ -214,7 +180,7 @@ def summary(group: Group) -> dict[str, Any]:
         "runs": [
             {
                 "run": member.run,
-                "what": described(member.settings(), group.kind),
+                "what": group.describe(member),
                 "status": status_of(store) if (store := stores[member.run]) is not None else "waiting",
             }
             for member in group.members

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -198,6 +199,11 @@ class RunStore(JobFolder):
             except (ValueError, RecursionError):
                 continue
         return found[offset:]
+
+    def drop_memory(self) -> None:
+        """Delete what only a branch would need: by far the largest part of a run, and a group has many runs."""
+        self.describe(memory_dropped=True)
+        shutil.rmtree(self.folder / "memory", ignore_errors=True)
 
     # -- records -------------------------------------------------------------------------------------
 

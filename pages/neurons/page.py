@@ -14,7 +14,7 @@ st.caption(
 
 # imported after the title is on the screen, as plotly takes a moment
 from pages.neurons import form, pairs, views  # noqa: E402
-from pages.shared import runs, watch  # noqa: E402
+from pages.shared import run_panel, runs  # noqa: E402
 from pages.shared.text import errors_shown  # noqa: E402
 
 VIEWS = {
@@ -28,7 +28,7 @@ with errors_shown():
     store = runs.pick(form.removes_neurons)
     if store is not None:
         if form.at_work(store):
-            watch.panel(store)
+            run_panel.panel(store)
         view = links.choose(
             "View", "view", list(VIEWS), show=lambda name: VIEWS[name][0], segments=True, hidden_label=True
         )

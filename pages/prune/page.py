@@ -12,14 +12,14 @@ st.caption("Choose what to compare, see what it costs, start. A run goes on when
 
 # imported after the title is on the screen
 from pages.prune import form  # noqa: E402
-from pages.shared import draft, runs, watch  # noqa: E402
+from pages.shared import draft, run_panel, runs  # noqa: E402
 from pages.shared.text import errors_shown  # noqa: E402
 
 store = None
 with errors_shown():
     store = runs.open_linked()
     if store is not None:
-        watch.panel(store)
+        run_panel.panel(store)
         if not store.recorded:
             draft.follow(store.id, store.config)
 

@@ -7,12 +7,11 @@ import streamlit as st
 from copal_core.experiment import processes
 from copal_core.store import shelf
 from copal_core.domains import builtins, find, hub_presets
-from copal_core.figures.numbers import duration
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from pages.runs import compare, trash
-from pages.shared import actions, draft, exports, links, runs, timeline
-from pages.shared.text import plain, show_problem
+from pages.shared import actions, draft, exports, links, run_panel, runs, timeline
+from pages.shared.text import plain
 
 _PAGES = {
     "sensitivity": ("Sensitivity", ":material/grid_on:"),
@@ -33,18 +32,7 @@ def show(store: RunStore) -> None:
             "A recorded run ships with the product: it can be looked at and compared, and not be changed."
         )
         return
-    if state.status in ACTIVE:
-        _live(store)
-    elif state.status != "done":
-        show_problem(f"The run is {state.status}{f': {state.message}' if state.message else ''}")
-        st.button(
-            "Resume",
-            key="resume-run",
-            icon=":material/play_arrow:",
-            type="primary",
-            on_click=_resume,
-            args=(store,),
-        )
+    run_panel.progress(store)
     _names(store)
     with st.container(horizontal=True):
         _branch(store)
@@ -77,23 +65,6 @@ def link_to(store: RunStore, page: str) -> str:
     base = address.partition("?")[0].rstrip("/")
     base = base.removesuffix("/runs")
     return f"{base}/{page}?run={store.id}"
-
-
-@st.fragment(run_every=2)
-def _live(store: RunStore) -> None:
-    state = store.state()
-    if state.status not in ACTIVE:
-        st.rerun()
-    share = min(1.0, max(0.0, state.progress))
-    left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
-    waits = f", {plain(state.message)}" if state.status == "created" and state.message else ""
-    st.progress(share, text=f"{100 * share:.0f} %{left}{waits}")
-    actions.say_while_watching()
-    waiting = store.cancel_requested()
-    st.button(
-        "Cancelling after this block" if waiting else "Cancel", key="cancel-run", disabled=waiting,
-        icon=":material/stop_circle:", on_click=actions.attempt, args=(processes.cancel, store),
-    )  # fmt: skip
 
 
 def _names(store: RunStore) -> None:
@@ -155,10 +126,6 @@ def _domains() -> list[str]:
 
 
 # -- what the buttons do -------------------------------------------------------------------------------
-
-
-def _resume(store: RunStore) -> None:
-    actions.attempt(processes.start, store, done="The run goes on from its last finished block.")
 
 
 def _start_branch(store: RunStore, step: int, domain: str) -> None:

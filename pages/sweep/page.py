@@ -1,4 +1,4 @@
-"""Sweep: a grid of runs at once, as a front and as small multiples."""
+"""Sweep: runs that differ in something, what sets their outcomes apart, and what each is worth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pages.shared import links
 links.through_app(__file__)
 st.title("Sweep")
 st.caption(
-    "Many runs at once: checkpoints, methods, structures, seeds and orders of domains, and what each is worth."
+    "Many runs at once: seeds, calibration sizes and orders of domains, or a grid of checkpoints, methods and "
+    "structures."
 )
 
 # imported after the title is on the screen, as plotly takes a moment

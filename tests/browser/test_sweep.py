@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
-from copal_core.analysis import sweeps
+from copal_core.analysis import groups as analysis
 from copal_core.experiment import cluster
 from copal_core.store.groups import Group, Groups
 from tests.browser.conftest import PATIENCE, Server
@@ -67,8 +67,8 @@ def begun(page: Page, server: Server) -> Group:
     """Press Start; the sweep that the address names."""
     before = page.url
     page.get_by_role("button", name="Start", exact=True).click()
-    page.wait_for_url(lambda url: "sweep=" in url and url != before)
-    found = re.search(r"[?&]sweep=([a-z0-9-]+)", page.url)
+    page.wait_for_url(lambda url: "group=" in url and url != before)
+    found = re.search(r"[?&]group=([a-z0-9-]+)", page.url)
     assert found is not None
     return Groups(server.runs).open(found[1])
 
@@ -92,11 +92,11 @@ def expect_points(page: Page, count: int) -> list[dict[str, object]]:
 def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, server: Server) -> None:
     wrong = complaints(page)
     page.goto(f"/sweep?{_DRAFT}")
-    expect(page.get_by_text("No sweep yet")).to_be_visible()
+    expect(page.get_by_text("No group yet")).to_be_visible()
     settled(page)
-    keep_only(page, "start-sweep", "Checkpoints", "tiny")
-    keep_only(page, "start-sweep", "Methods", "copal:accumulate", "wanda:restart")
-    keep_only(page, "start-sweep", "Structures", "removed 30 %", "removed 60 %")
+    keep_only(page, "start-group", "Checkpoints", "tiny")
+    keep_only(page, "start-group", "Methods", "copal:accumulate", "wanda:restart")
+    keep_only(page, "start-group", "Structures", "removed 30 %", "removed 60 %")
     seeds = page.get_by_role("spinbutton", name="Seeds")
     seeds.fill("1")
     seeds.press("Enter")
@@ -110,7 +110,7 @@ def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, se
     expect(page.get_by_text(re.compile(r"\d of 4 runs done"))).to_be_visible()
     computing.resume()
     reached(sweep, "done")
-    table = sweeps.outcomes(sweep)
+    table = analysis.without_dense(analysis.outcomes(sweep.finished()))
     assert len(table) == 4 and table["average"].gt(1).all()
     expect(page.get_by_text(re.compile("runs done"))).to_have_count(0)
     points = expect_points(page, 4)
@@ -137,15 +137,15 @@ def test_a_sweep_is_started_watched_filtered_opened_and_cancelled(page: Page, se
     expect_points(page, 4)
 
     # a second one, of which the first word is enough to cancel it
-    page.get_by_text("Start a sweep", exact=True).click()
+    page.get_by_text("Start a group", exact=True).click()
     settled(page)
     second = begun(page, server)
     assert second.id != sweep.id
     computing = hold(second)
-    page.get_by_role("button", name="Cancel the sweep").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
     wait_until(second.cancel_requested, "the page asks the sweep to stop")
     computing.resume()
-    expect(page.get_by_text(re.compile("This sweep is cancelled"))).to_be_visible()
+    expect(page.get_by_text(re.compile("The group is cancelled"))).to_be_visible()
     assert second.state().status == "cancelled" and len(second.finished()) < len(second.members)
     assert not second.is_locked() and sweep.state().status == "done"
     no_traceback(page)

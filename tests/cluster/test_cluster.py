@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from copal_core.analysis import sweeps
+from copal_core.analysis import groups as analysis
 from copal_core.analysis.results import result_of
 from copal_core.config import Method, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled, InvalidValueError, RunError
-from copal_core.experiment import cluster, loop
+from copal_core.experiment import cluster, groups, loop
 from copal_core.experiment.cluster import calibration
 from copal_core.store.groups import Group, Groups
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
+from copal_core.store.variations import Grid
 from copal_core.system import files
 from tests.support import wait_until
 
@@ -47,10 +48,10 @@ def where(nodes: Any) -> cluster.Cluster:
 
 
 @pytest.fixture
-def grid(small_config: Callable[..., RunConfig]) -> sweeps.Grid:
+def grid(small_config: Callable[..., RunConfig]) -> Grid:
     """14 runs on the small random checkpoint: neurons have no structure."""
     one = small_config(["wanda:restart"])
-    return sweeps.Grid(
+    return Grid(
         checkpoints=[one.checkpoint],
         domains=one.domains,
         methods=[Method.parse(text) for text in METHODS],
@@ -61,8 +62,8 @@ def grid(small_config: Callable[..., RunConfig]) -> sweeps.Grid:
 
 
 @pytest.fixture
-def group(runs: Runs, grid: sweeps.Grid) -> Group:
-    return Groups(runs.root).create(sweeps.KIND, grid.configs())
+def group(runs: Runs, grid: Grid) -> Group:
+    return Groups(runs.root).create(grid.configs())
 
 
 def bytes_of(store: RunStore) -> dict[str, str]:
@@ -99,14 +100,14 @@ def test_a_node_killed_in_mid_sweep_changes_no_bit(
                 target=nodes.remove_node, args=(second,), kwargs={"allow_graceful": False}
             ).start()
 
-    cluster.compute(group, where, report)
+    groups.compute(group, where, report)
     assert group.state().status == "done"
     assert len(events) == len(group.members) and not any(event["problem"] for event in events)
     expected = in_one_process(group, tmp_path / "alone")
     for store, wanted in zip(group.stores(), expected, strict=True):
         found = bytes_of(store)
         assert len(found) > 5 and found == wanted
-    table = sweeps.outcomes(group)
+    table = analysis.without_dense(analysis.outcomes(group.stores()))
     assert len(table) == 14 and table["average"].notna().all() and set(table["method"]) == set(METHODS)
     assert set(table[table["method"] == METHODS[-1]]["structure"]) == {"25 % of the neurons"}
     assert table["kept"].between(0, 1, inclusive="neither").all()
@@ -122,8 +123,8 @@ def test_a_worker_that_does_not_see_the_runs_sends_them_back(
         write(path, "another folder's" if path.name == "token" else text, durable)
 
     monkeypatch.setattr("copal_core.system.files.write_text", elsewhere)
-    few = Groups(group.root).create(sweeps.KIND, [member.settings() for member in group.members[:2]])
-    cluster.compute(few, where)
+    few = Groups(group.root).create([member.settings() for member in group.members[:2]])
+    groups.compute(few, where)
     expected = in_one_process(few, tmp_path / "alone")
     assert [bytes_of(store) for store in few.stores()] == expected
     assert not list(group.root.glob(".arriving-*"))
@@ -134,22 +135,22 @@ def test_cancel_stops_the_tasks_and_resume_goes_on(where: cluster.Cluster, group
         group.request_cancel()
 
     with pytest.raises(Cancelled):
-        cluster.compute(group, where, stop)
+        groups.compute(group, where, stop)
     done = len(group.finished())
     assert group.state().status == "cancelled" and 1 <= done < len(group.members)
     wait_until(lambda: not any(store.is_locked() for store in group.stores()), "no worker holds a run")
     group.clear_cancel()
     seen: list[dict[str, Any]] = []
-    cluster.compute(group, where, seen.append)
+    groups.compute(group, where, seen.append)
     assert group.state().status == "done" and len(seen) == len(group.members) - done
 
 
-def test_a_run_that_fails_holds_up_no_other(where: cluster.Cluster, runs: Runs, grid: sweeps.Grid) -> None:
+def test_a_run_that_fails_holds_up_no_other(where: cluster.Cluster, runs: Runs, grid: Grid) -> None:
     good = grid.configs()[0]
     bad = RunConfig(**{**dict(good), "structure": Structure.parse("3:7")})  # 7 divides no layer
-    both = Groups(runs.root).create(sweeps.KIND, [bad, good])
+    both = Groups(runs.root).create([bad, good])
     with pytest.raises(RunError, match="3:7 needs an input dimension"):
-        cluster.compute(both, where)
+        groups.compute(both, where)
     assert both.state().status == "failed" and len(both.finished()) == 1
 
 
@@ -188,5 +189,5 @@ def test_a_calibration_over_workers_gives_the_same_bits(
 
 def test_an_address_without_a_cluster_is_one_clear_line(runs: Runs, group: Group) -> None:
     with pytest.raises(InvalidValueError, match="there is no Ray cluster"):
-        cluster.compute(group, cluster.Cluster("127.0.0.1:1"))
+        groups.compute(group, cluster.Cluster("127.0.0.1:1"))
     assert group.state().status == "failed"

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from copal_core.analysis import sweeps
+from copal_core.analysis import groups as analysis
 from copal_core.cli import main
 from copal_core.config import Method, Protocol, RunConfig, Structure
 from copal_core.errors import InvalidValueError
-from copal_core.experiment import cluster
+from copal_core.experiment import cluster, groups
+from copal_core.store import variations
 from copal_core.store.folder import RunState
-from copal_core.store.groups import Groups, described
+from copal_core.store.groups import Groups
 from copal_core.store.runs import Runs
 
 
-def grid(**changed: object) -> sweeps.Grid:
+def grid(**changed: object) -> variations.Grid:
     given = {
         "checkpoints": ["tiny"],
         "domains": ["python-code", "shakespeare"],
         "methods": [Method.parse("wanda:restart"), Method.parse("copal:accumulate")],
-        "structures": sweeps.structures(["unstructured", "2:4"], [0.3, 0.5]),
+        "structures": variations.structures(["unstructured", "2:4"], [0.3, 0.5]),
         "seeds": [0, 1],
         **changed,
     }
-    return sweeps.Grid(**given)  # type: ignore[arg-type]
+    return variations.Grid(**given)  # type: ignore[arg-type]
 
 
 def test_every_combination_is_there_once() -> None:
@@ -51,13 +53,13 @@ def test_what_is_given_twice_is_computed_once() -> None:
 
 
 def test_sparsities_are_those_of_unstructured() -> None:
-    mixed = sweeps.structures(["unstructured", "2:4"], [0.3, 0.7], "layer")
+    mixed = variations.structures(["unstructured", "2:4"], [0.3, 0.7], "layer")
     assert [str(one) for one in mixed] == ["30 % per layer", "70 % per layer", "2:4"]
-    assert [str(one) for one in sweeps.structures(["2:4", "unstructured"])] == ["2:4", "50 % per row"]
-    assert [str(one) for one in sweeps.structures(["2:4"], [0.5])] == ["2:4"]
+    assert [str(one) for one in variations.structures(["2:4", "unstructured"])] == ["2:4", "50 % per row"]
+    assert [str(one) for one in variations.structures(["2:4"], [0.5])] == ["2:4"]
     for sparsities, group in (([0.5, 0.7], None), ([], "row")):
         with pytest.raises(InvalidValueError, match="does not go with structure 2:4"):
-            sweeps.structures(["2:4", "4:8"], sparsities, group)
+            variations.structures(["2:4", "4:8"], sparsities, group)
 
 
 def test_a_method_with_an_amount_of_its_own_is_computed_once() -> None:
@@ -66,7 +68,7 @@ def test_a_method_with_an_amount_of_its_own_is_computed_once() -> None:
     found = grid(methods=methods, seeds=[0]).configs()
     assert [str(one.methods[0]) for one in found].count(own[0]) == 1
     assert len(found) == 2 * 1 + 2 * 3
-    words = {str(one.methods[0]): described(one, sweeps.KIND) for one in found}
+    words = {str(one.methods[0]): variations.in_words(one, variations.varying(found)) for one in found}
     assert "10 % of the neurons" in words[own[0]] and "per row" not in words[own[0]]
     assert "70 % of the bytes kept" in words[own[1]] and "2:4" in words["wanda:restart"]
     # what is not computed does not count against the bound: 1 + 1 + 3 runs of each of 200 seeds
@@ -90,12 +92,12 @@ def test_an_impossible_grid_is_refused(changed: dict[str, object], words: str) -
 
 def test_the_front_is_what_nothing_beats() -> None:
     table = pd.DataFrame({"kept": [0.5, 0.5, 0.7, 0.9, 0.4, np.nan], "average": [9, 8, 7, 7.5, np.inf, 1]})
-    assert sweeps.pareto(table, "kept", "average").tolist() == [False, True, True, False, False, False]
+    assert analysis.pareto(table, "kept", "average").tolist() == [False, True, True, False, False, False]
 
 
 def test_equal_points_are_both_on_the_front() -> None:
     table = pd.DataFrame({"kept": [0.5, 0.5], "average": [8.0, 8.0]})
-    assert sweeps.pareto(table, "kept", "average").all()
+    assert analysis.pareto(table, "kept", "average").all()
 
 
 @pytest.mark.parametrize("given", [{"workers": -1}, {"threads": 0}])
@@ -108,11 +110,11 @@ def test_a_shared_server_computes_one_run_at_a_time_here(runs: Runs, monkeypatch
     spawned = []
     monkeypatch.setattr("copal_core.experiment.processes.spawn", lambda *arguments: spawned.append(arguments))
     monkeypatch.setenv("COPAL_SHARED", "1")
-    group = Groups(runs.root).create(sweeps.KIND, grid().configs())
+    group = Groups(runs.root).create(grid().configs())
     for too_much in (cluster.Cluster("10.0.0.5:6379", 1), cluster.Cluster(workers=2), cluster.Cluster()):
         with pytest.raises(InvalidValueError, match="more than one's turn"):
-            cluster.start(group, too_much)
-    cluster.start(group, cluster.Cluster(workers=1))
+            groups.start(group, too_much)
+    groups.start(group, cluster.Cluster(workers=1))
     assert len(spawned) == 1
 
 
@@ -123,11 +125,40 @@ def test_without_ray_one_line_says_how_to_get_it(
     small_config: Callable[..., RunConfig],
 ) -> None:
     monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
-    status = main.main(["sweep", "--domain", "python-code", "--method", "wanda:restart"])
+    status = main.main(["sweep", "--workers", "2", "--domain", "python-code", "--method", "wanda:restart"])
     said = capsys.readouterr()
     assert status == 2 and not said.out
     assert said.err.count("\n") == 1 and "pip install -r requirements-cluster.txt" in said.err
     assert not runs.root.exists()
+
+
+def test_a_sweep_without_workers_needs_no_ray(
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    small_config: Callable[..., RunConfig],
+) -> None:
+    """Two sparsities, computed in this process; resumed here too, though Ray computed it before."""
+    monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
+    monkeypatch.setattr("copal_core.experiment.groups.available", lambda: False)
+    one = small_config(["wanda:restart"], domains=1)
+    given = ["--checkpoint", one.checkpoint, "--domain", one.domains[0], "--method", "wanda:restart"]
+    given += ["--sparsity", "0.3", "--sparsity", "0.5", "--calibration", "2x24", "--evaluation", "2x24"]
+    assert main.main(["sweep", *given, "--runs", str(runs.root), "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert "computed here, one after another" in said.err and "2 of 2" in said.err
+    assert found["status"] == "done" and found["kind"] == "sweep"
+    assert [row["structure"] for row in found["outcomes"]] == ["30 % per row", "50 % per row"]
+    assert [row["run_structure"] for row in found["spread"] if row["method"] != "dense"] == [
+        "30 % per row",
+        "50 % per row",
+    ]
+    group = Groups(runs.root).open(found["group"])
+    (group.folder / "cluster.json").write_text(json.dumps({"address": "", "workers": 2, "threads": 1}))
+    assert main.main(["sweep", "--resume", group.id, "--runs", str(runs.root)]) == 0
+    printed = capsys.readouterr()
+    assert "computed here" in printed.err and "50 % per row" in printed.out
 
 
 @pytest.mark.parametrize(("status", "stays"), [("starting", True), ("cancelled", False)])
@@ -135,9 +166,8 @@ def test_a_sweep_cancelled_while_it_starts_stays_cancelled(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, status: str, stays: bool
 ) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr("copal_core.experiment.cluster.require_ray", lambda: None)
-    monkeypatch.setattr(cluster, "compute", lambda group, *others: seen.append(group.cancel_requested()))
-    group = Groups(runs.root).create(sweeps.KIND, grid().configs())
+    monkeypatch.setattr(groups, "compute", lambda group, *others: seen.append(group.cancel_requested()))
+    group = Groups(runs.root).create(grid().configs())
     group.set_state(RunState(status))
     group.request_cancel()
     assert main.main(["sweep", "--resume", group.id, "--runs", str(runs.root)]) == 0

@@ -12,7 +12,7 @@ import plotly.io as pio
 import pytest
 
 from copal_core.errors import InvalidValueError
-from copal_core.figures import cells, forgetting, layers, parameters, stasis, sweep, template
+from copal_core.figures import cells, forgetting, groups, layers, parameters, stasis, template
 
 DOMAINS = ["code", "drama"]
 METHODS = ["copal:accumulate", "wanda:restart"]
@@ -266,14 +266,14 @@ def test_a_line_of_a_sweep_never_joins_structures_that_only_weigh_the_same() -> 
     ]
     numbers = {"kept": [0.7625, 0.5625, 0.5625], "bytes": [7, 5, 5], "average": [9.0, 10.0, 14.0]}
     table = pd.DataFrame(rows).assign(**numbers, dense_average=8.0, backward_transfer=0.0)
-    shapes = sweep.shapes_of(table)
+    shapes = groups.shapes_of(table)
     lines = [
         trace
-        for trace in sweep.multiples_figure(table, "average", (8, 14), shapes).data
+        for trace in groups.multiples_figure(table, "average", (8, 14), shapes).data
         if trace.mode == "lines"
     ]
     assert [list(line.y) for line in lines] == [[10.0, 9.0], [14.0]]
-    assert sweep.shape_key(table) == "● 30 % per row, ■ 50 % per row, ◆ 2:4"
-    dense = sweep.front_figure(table, "kept", "average", [False] * 3).data[-1]
+    assert groups.shape_key(table) == "● 30 % per row, ■ 50 % per row, ◆ 2:4"
+    dense = groups.front_figure(table, "kept", "average", [False] * 3).data[-1]
     assert dense.name == "dense model" and list(dense.y) == [8.0, 8.0]
-    assert sweep.dense_level(table.assign(dense_average=[8.0, 8.0, 9.0]), "average") is None
+    assert groups.dense_level(table.assign(dense_average=[8.0, 8.0, 9.0]), "average") is None

@@ -12,9 +12,10 @@ from streamlit.testing.v1 import AppTest
 
 from copal_core.config import RunConfig
 from copal_core.store import shelf
-from copal_core.store.groups import Group, Groups, orders, seeds
+from copal_core.store.groups import Group, Groups
 from copal_core.store.run_store import RunState, RunStore
 from copal_core.store.runs import Runs
+from copal_core.store.variations import orders, seeds
 
 Opener = Callable[..., AppTest]
 
@@ -156,7 +157,7 @@ def group_of(runs_folder: Path, synthetic: ModuleType) -> Callable[[str], Group]
     def make(kind: str) -> Group:
         base = synthetic.write_run(runs_folder, run_id="base-run")
         configs = seeds(base.config, 3) if kind == "repeat" else orders(base.config, 3)
-        group = Groups(runs_folder).create(kind, configs, base, "Group")
+        group = Groups(runs_folder).create(configs, base, "Group")
         for member in group.members[1:]:
             change(synthetic.write_run(runs_folder, run_id=member.run), **dict(member.settings()))
         group.set_state(RunState("done"))
@@ -171,12 +172,12 @@ def test_a_group_is_drawn_with_its_verdict(
 ) -> None:
     group = group_of(kind)
     for measure in ("average", "ratio", "backward_transfer"):
-        app = open_page("runs", view=view, group=group.id, measure=measure)
-        assert not app.exception
+        app = open_page("runs", view=view, group=group.id, measure=measure)  # which leads to the page Sweep
+        assert not app.exception and app.title[0].value == "Sweep"
         assert len(app.get("plotly_chart")) == 1
         assert len([one for one in app.expander if one.label == "Table and download"]) == 1
         assert " is lower than " in text_of(app)
-        assert "Protocol: tiny" in text_of(app)
+        assert "Protocol: tiny" in text_of(app) and "evaluation 4×64" in text_of(app)
 
 
 @pytest.mark.parametrize("view", ["list", "side", "seeds", "orders", "trash", "<b>"])
@@ -195,9 +196,9 @@ def test_a_group_is_started_watched_and_cancelled(
     kind: str, view: str, finished_run: str, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Group] = []
-    monkeypatch.setattr("copal_core.experiment.group_loop.start", started.append)
+    monkeypatch.setattr("copal_core.experiment.groups.start", lambda group, *where: started.append(group))
     app = open_page("runs", view=view)
-    app.button(key=f"start-group-{kind}").click().run()
+    app.button(key="begin-group").click().run()
     assert not app.exception
     (group,) = started
     assert len(group.members) == (5 if kind == "repeat" else 6)

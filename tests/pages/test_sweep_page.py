@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core.analysis import sweeps
+from copal_core.analysis import groups as analysis
 from copal_core.config import Method, Protocol, Windows
-from copal_core.experiment import cluster
-from copal_core.experiment.cluster.sweep import create
-from copal_core.figures import sweep as figures
+from copal_core.experiment import cluster, groups
+from copal_core.figures import groups as figures
 from copal_core.store.groups import Group, Groups
 from copal_core.store.records import PerplexityRecord
 from copal_core.store.run_store import RunState
+from copal_core.store.variations import Grid, structures
 
 Opener = Callable[..., AppTest]
 DOMAINS = ("python-code", "shakespeare")
@@ -24,17 +24,17 @@ DOMAINS = ("python-code", "shakespeare")
 @pytest.fixture
 def group(runs_folder: Path) -> Group:
     """Eight runs, six of them done with made-up perplexities: copal below wanda, more kept below less."""
-    grid = sweeps.Grid(
+    grid = Grid(
         checkpoints=["tiny"],
         domains=DOMAINS,
         methods=[Method.parse("copal:accumulate"), Method.parse("wanda:restart")],
-        structures=sweeps.structures(["unstructured"], [0.3, 0.5]),
+        structures=structures(["unstructured"], [0.3, 0.5]),
         seeds=[0, 1],
         protocol=Protocol(calibration=Windows.parse("4x32"), evaluation=Windows.parse("2x32")),
     )
-    made = Groups(runs_folder).create(sweeps.KIND, grid.configs())
+    made = Groups(runs_folder).create(grid.configs())
     for number, member in enumerate(made.members[:6]):
-        store, config = create(made, member), member.settings()
+        store, config = made.create_run(member), member.settings()
         method, sparsity = str(config.methods[0]), config.structure.sparsity
         described = {"name": "tiny", "blocks": 2, "projections": {"q_proj": [8, 8], "down_proj": [8, 16]}}
         store.describe(
@@ -54,25 +54,25 @@ def text_of(app: AppTest) -> str:
 
 
 def test_the_front_names_its_runs(group: Group, open_page: Opener) -> None:
-    app = open_page("sweep", sweep=group.id)
+    app = open_page("sweep", group=group.id)
     assert not app.exception and not app.error
     assert len(app.get("plotly_chart")) == 1
     front = app.table[0].value.replace(r"\\", "", regex=True)  # without the escapes
     assert list(front["Method"]) == ["copal:accumulate", "copal:accumulate"]
     assert list(front["Average"]) == ["13.0", "15.0"] and list(front["Seed"]) == ["0", "0"]
-    assert "cancelled" in text_of(app) and app.button(key="resume-sweep")
+    assert "cancelled" in text_of(app) and app.button(key="resume-group")
     assert "4×32" in text_of(app)
 
 
 def test_an_axis_of_shares_stays_between_nothing_and_everything(group: Group) -> None:
-    table = sweeps.outcomes(group)
+    table = analysis.without_dense(analysis.outcomes(group.finished()))
     alone = table[table["structure"] == table["structure"].iloc[0]]
     drawn = figures.front_figure(alone, "kept", "average", [True] * len(alone)).layout.xaxis.range
     assert 0 <= drawn[0] < alone["kept"].iloc[0] < drawn[1] <= 1
 
 
 def test_opening_a_run_leads_to_its_page(group: Group, open_page: Opener) -> None:
-    app = open_page("sweep", sweep=group.id)
+    app = open_page("sweep", group=group.id)
     run = app.selectbox(key="sweep-open").value
     app.button(key="open-run").click().run()
     assert not app.exception
@@ -80,7 +80,7 @@ def test_opening_a_run_leads_to_its_page(group: Group, open_page: Opener) -> Non
 
 
 def test_filters_narrow_and_never_empty_the_page(group: Group, open_page: Opener) -> None:
-    app = open_page("sweep", sweep=group.id, view="multiples")
+    app = open_page("sweep", group=group.id, view="multiples")
     assert len(app.get("plotly_chart")) == 1
     app.multiselect(key="sweep-method").set_value(["wanda:restart"]).run()
     assert not app.exception and "wanda" in text_of(app)
@@ -91,7 +91,7 @@ def test_filters_narrow_and_never_empty_the_page(group: Group, open_page: Opener
 
 @pytest.mark.parametrize("view", ["transfer", "front", "<b>"])
 def test_every_view_draws(group: Group, open_page: Opener, view: str) -> None:
-    app = open_page("sweep", sweep=group.id, view=view)
+    app = open_page("sweep", group=group.id, view=view)
     assert not app.exception and len(app.get("plotly_chart")) == 1
 
 
@@ -99,23 +99,23 @@ def test_starting_makes_the_grid_and_hands_it_over(
     runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    monkeypatch.setattr(cluster, "start", lambda group, where: begun.append((group, where)))
+    monkeypatch.setattr(groups, "start", lambda group, where: begun.append((group, where)))
     app = open_page("sweep")
-    assert "No sweep yet" in text_of(app)
+    assert "No group yet" in text_of(app)
     app.multiselect(key="sweep-checkpoints").set_value(["tiny"]).run()
     app.multiselect(key="sweep-structures").set_value(["removed 30 %", "2:4"]).run()
-    app.button(key="begin-sweep").click().run()
+    app.button(key="begin-group").click().run()
     assert not app.exception
     ((group, where),) = begun
     assert len(group.members) == 3 * 2 * 2 and where == cluster.Cluster("", 2)
-    assert app.query_params["sweep"] in (group.id, [group.id])
+    assert app.query_params["group"] in (group.id, [group.id])
 
 
 def test_low_rank_and_neurons_are_offered_and_neurons_have_their_shares(
     runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Group] = []
-    monkeypatch.setattr(cluster, "start", lambda group, where: begun.append(group))
+    monkeypatch.setattr(groups, "start", lambda group, where: begun.append(group))
     app = open_page("sweep")
     assert not [one for one in app.multiselect if one.key == "sweep-shares"]
     chosen = ["wanda:restart", "whitened-svd:accumulate", "mutual-information:accumulate"]
@@ -125,7 +125,7 @@ def test_low_rank_and_neurons_are_offered_and_neurons_have_their_shares(
     app.multiselect(key="sweep-shares").set_value([10, 30]).run()
     app.number_input(key="sweep-seeds").set_value(1).run()
     assert "6 runs" in text_of(app)
-    app.button(key="begin-sweep").click().run()
+    app.button(key="begin-group").click().run()
     assert not app.exception and not app.error
     made = [member.settings() for member in begun[0].members]
     shares = [one.methods[0].options["share"] for one in made if one.methods[0].name == "mutual-information"]
@@ -133,25 +133,53 @@ def test_low_rank_and_neurons_are_offered_and_neurons_have_their_shares(
     assert {config.structure.kind for config in made} == {"unstructured", "n:m"}
 
 
-def test_without_ray_the_page_says_how_to_get_it(
-    runs_folder: Path, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+def test_the_spread_of_a_grid_keeps_unlike_runs_apart(group: Group, open_page: Opener) -> None:
+    """Of 30 % and 50 % removed, each has a strip and a mean of its own."""
+    app = open_page("sweep", group=group.id, view="spread", measure="average")
+    assert not app.exception and len(app.get("plotly_chart")) == 2
+    found = app.table[0].value.replace(r"\\", "", regex=True)
+    means = {(row["Method"], row["Structure"]): row["Mean"] for _, row in found.iterrows()}
+    assert means[("copal:accumulate", "30 % per row")] == "13.5"
+    assert means[("copal:accumulate", "50 % per row")] == "15.0"
+    assert "30 % per row: copal:accumulate is lower than" in text_of(app).replace("\\", "")
+
+
+def test_a_run_is_repeated_over_seeds_here_or_on_ray(
+    finished_run: str, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
+    begun: list[tuple[Group, cluster.Cluster | None]] = []
+    monkeypatch.setattr(groups, "start", lambda group, where: begun.append((group, where)))
     app = open_page("sweep")
-    assert not app.exception and "pip install -r requirements-cluster.txt" in text_of(app)
+    app.segmented_control(key="group-kind").set_value("seeds").run()
+    app.button(key="begin-group").click().run()
+    app.number_input(key="workers-1").set_value(3).run()
+    app.button(key="begin-group").click().run()
+    assert not app.exception
+    assert [where for _, where in begun] == [None, cluster.Cluster("", 3)]
+    assert [group.kind for group, _ in begun] == ["repeat", "repeat"]
+    assert begun[0][0].base == finished_run
 
 
-def test_without_ray_a_sweep_is_read_and_not_gone_on_with(
+def test_without_ray_the_page_computes_here_and_says_how_to_get_it(
     group: Group, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("copal_core.experiment.cluster.connection.find_spec", lambda name: None)
-    app = open_page("sweep", sweep=group.id)
+    launched: list[list[str]] = []
+    monkeypatch.setattr("copal_core.experiment.processes.launch", lambda job, words: launched.append(words))
+    app = open_page("sweep", group=group.id)
+    assert not app.exception and "pip install -r requirements-cluster.txt" in text_of(app)
     assert len(app.get("plotly_chart")) == 1
-    app.button(key="resume-sweep").click().run()
-    assert not app.exception and "needs Ray" in app.error[0].value
-    assert group.state().status == "cancelled"
+    app.button(key="resume-group").click().run()
+    assert not app.exception and not app.error
+    assert [words[:3] for words in launched] == [["groups", group.id, "--resume"]]
+    assert "--workers" not in launched[0]
 
 
-def test_an_unknown_sweep_is_one_line(group: Group, open_page: Opener) -> None:
-    app = open_page("sweep", sweep="../../etc")
+def test_an_unknown_group_is_one_line_and_old_links_still_lead_to_theirs(
+    group: Group, open_page: Opener
+) -> None:
+    app = open_page("sweep", group="../../etc")
     assert not app.exception and len(app.error) == 1
+    app = open_page("sweep", sweep=group.id)
+    assert not app.exception and not app.error
+    assert app.query_params["group"] in (group.id, [group.id])

@@ -11,12 +11,13 @@ from copal_core.checkpoints import locate
 from copal_core.config import RunConfig
 from copal_core.domains import find
 from copal_core.errors import CheckpointError, DomainError, RunError
-from copal_core.experiment import group_loop, processes
+from copal_core.experiment import groups, processes
 from copal_core.store import decompositions, shelf
 from copal_core.store.decompositions import DecompositionConfig, Decompositions
-from copal_core.store.groups import Groups, seeds
+from copal_core.store.groups import Groups
 from copal_core.store.run_store import RunState, RunStore
 from copal_core.store.runs import Runs
+from copal_core.store.variations import seeds
 from copal_core.system import sharing
 
 ANNA, BEN = "a" * 32, "b" * 32
@@ -120,11 +121,11 @@ def test_a_run_is_its_makers(runs: Runs, config: RunConfig, as_person: Callable[
 def test_groups_and_families_are_their_makers(
     runs: Runs, config: RunConfig, as_person: Callable[[str], None]
 ) -> None:
-    group = Groups(runs.root).create("repeat", seeds(config, 2))
+    group = Groups(runs.root).create(seeds(config, 2))
     family = Decompositions(runs.root).create(DecompositionConfig("tiny", ("python-code",), ("svd",)))
     as_person(BEN)
-    refused(group_loop.start, group)
-    refused(group_loop.cancel, group)
+    refused(groups.start, group)
+    refused(groups.cancel, group)
     refused(decompositions.start, family)
     refused(family.request_cancel)
     assert not group.cancel_requested() and not family.cancel_requested()
@@ -158,12 +159,13 @@ def test_another_person_sees_the_run_and_cannot_cancel_it(
         cookies["copal-person"] = "2" * 64
         app = open_page("prune", run=store.id)
         assert not app.exception
-        app.button(key="cancel-run").click().run()
-        assert not app.exception
-        assert "another person" in " ".join(error.value for error in app.error)
+        assert "cancel-run" not in [button.key for button in app.button]
+        assert "another person" in " ".join(caption.value for caption in app.caption)
+        with pytest.raises(RunError, match="another person"):
+            store.request_cancel()
         assert not store.cancel_requested()
         cookies["copal-person"] = "1" * 64
-        app.button(key="cancel-run").click().run()
+        app.run().button(key="cancel-run").click().run()
         assert store.cancel_requested()
 
 

@@ -1,9 +1,8 @@
-"""Sweeps and large calibrations on Ray: the same numbers, computed by whoever is free.
+"""Groups and large calibrations on Ray: the same numbers, computed by whoever is free.
 
 Ray is optional (requirements-cluster.txt); nothing here imports it before it is used.
 """
 
 from copal_core.experiment.cluster.connection import Cluster, available, connected, require_ray
-from copal_core.experiment.cluster.sweep import compute, start
 
-__all__ = ["Cluster", "available", "compute", "connected", "require_ray", "start"]
+__all__ = ["Cluster", "available", "connected", "require_ray"]

@@ -41,7 +41,7 @@ def require_ray() -> None:
     """Raises InvalidValueError where Ray is not installed."""
     if not available():
         raise InvalidValueError(
-            "a sweep needs Ray, which is not installed: pip install -r requirements-cluster.txt"
+            "computing with workers needs Ray, which is not installed: pip install -r requirements-cluster.txt"
         )
 
 

@@ -1,10 +1,9 @@
-"""What a Ray worker does: compute one run, in the driver's folder or in one of its own."""
+"""The task of a Ray worker: compute one run, in the driver's folder or in one of its own."""
 
 from __future__ import annotations
 
 import io
 import os
-import shutil
 import tarfile
 import tempfile
 import time
@@ -53,8 +52,8 @@ def _compute(store: RunStore) -> str:
         return "it was cancelled"
     except CopalError as error:
         return str(error)
-    shutil.rmtree(store.folder / "memory", ignore_errors=True)  # only a branch would need it
-    store.describe(memory_dropped=True)
+    if store.info.get("group"):
+        store.drop_memory()
     return ""
 
 

@@ -1,59 +1,41 @@
-"""A run while it is computed: where it stands, time left, the map filling in, cancel and resume."""
+"""A run in its panel: how far it is, the map filling in, and where to look at it once it is finished."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
 from copal_core.experiment import processes
 from copal_core.figures import layers
-from copal_core.figures.numbers import duration
 from copal_core.store.folder import ACTIVE, RunState
 from copal_core.store.run_store import RunStore
-from pages.shared import actions, runs
-from pages.shared.text import plain, show_problem
+from pages.shared import job_panel, runs
+from pages.shared.text import plain
 
 
 def panel(store: RunStore) -> None:
-    """The run in the link, unless it is a recorded one, which has nothing to watch."""
+    """Draw the run in the link with its map filling in; a recorded one has nothing to watch."""
     if store.recorded:
         return
-    state = store.state()
     with st.container(border=True):
         st.markdown(f"**{plain(store.info.get('title') or 'Your run')}**")
         st.caption(plain(f"{store.id}: {', '.join(runs.methods_of(store))}"))
-        if state.status not in ACTIVE:
-            actions.say_outcome()
-        if state.status in ACTIVE:
-            _live(store)
-        elif state.status == "done":
+        state = progress(store, details=partial(_filling_map, store))
+        if state.status == "done":
             _finished(store)
-        else:
-            _stopped(store, state)
+        elif state.status not in ACTIVE:
+            st.page_link(
+                "pages/sensitivity/page.py", label="Look at what there is", icon=":material/grid_on:"
+            )
 
 
-@st.fragment(run_every=1)
-def _live(store: RunStore) -> None:
-    """Re-reads the run once a second; the whole page runs again when it is over."""
-    state = store.state()
-    if state.status not in ACTIVE:
-        st.rerun()
-    share = min(1.0, max(0.0, state.progress))
-    st.progress(share, text=f"{100 * share:.0f} %: {plain(_where(store, state))}")
-    actions.say_while_watching()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        left = (
-            f"About {duration(state.seconds_left)} left"
-            if state.seconds_left is not None
-            else "Time left: not known yet"
-        )
-        st.caption(left, width="content")
-        waiting = store.cancel_requested()
-        st.button(
-            "Cancelling after this block" if waiting else "Cancel", key="cancel-run",
-            on_click=actions.attempt, args=(processes.cancel, store),
-            disabled=waiting, icon=":material/stop_circle:",
-        )  # fmt: skip
-    _filling_map(store, state)
+def progress(store: RunStore, key: str = "", details: Callable[[RunState], None] | None = None) -> RunState:
+    """Draw how far a run is, with its buttons, and return its state. key, details: see `job_panel.show`."""
+    resume = partial(processes.start, store)
+    words = partial(_in_words, store)
+    return job_panel.show(store, "run", resume, key=key, progress=words, details=details)
 
 
 def _filling_map(store: RunStore, state: RunState) -> None:
@@ -92,27 +74,12 @@ def _finished(store: RunStore) -> None:
             )
 
 
-def _stopped(store: RunStore, state: RunState) -> None:
-    why = f": {state.message}" if state.message else ""
-    show_problem(f"The run is {state.status}{why}")
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.button(
-            "Resume",
-            type="primary",
-            key="resume-run",
-            on_click=actions.attempt,
-            args=(processes.start, store),
-            icon=":material/play_arrow:",
-            help="Goes on from the last finished block and gives the same numbers as without the stop.",
-        )
-        st.page_link("pages/sensitivity/page.py", label="Look at what there is", icon=":material/grid_on:")
-
-
-def _where(store: RunStore, state: RunState) -> str:
+def _in_words(store: RunStore, state: RunState) -> tuple[float, str]:
+    """Return the share that is done, and phase, method, domain and block in words."""
     if not state.method:
-        return state.message or state.phase or "starting"
+        return job_panel.written_progress(state)
     parts = [state.phase, state.method]
     if state.step:
         parts.append(f"domain {state.step} of {len(store.config.domains)}")
         parts.append(f"block {state.block + 1} of {runs.blocks_of(store)}")
-    return ", ".join(part for part in parts if part)
+    return state.progress, ", ".join(part for part in parts if part)
