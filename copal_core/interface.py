@@ -132,7 +132,7 @@ def run(
     >>> [entry["sparsity"] for entry in found.result()["methods"]]
     [0.25, 0.25]
     """
-    from copal_core.cli.main import check_names
+    from copal_core.cli.options import check_names
 
     if config is not None and settings:
         raise InvalidValueError(
