@@ -8,14 +8,11 @@ import streamlit as st
 
 from copal_core.analysis.diagnosis.kept import Result, kept_results
 from copal_core.errors import CopalError
-from copal_core.experiment import processes
 from copal_core.figures.numbers import duration
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
-from pages.shared import checkpoints, links, runs, tasks
-from pages.shared.text import plain, show_error
-
-_ERROR = "diagnose-error"
+from pages.shared import actions, checkpoints, links, runs, tasks
+from pages.shared.text import plain
 
 
 def kept(store: RunStore) -> list[Result]:
@@ -52,8 +49,7 @@ def name_of(store: RunStore, result: Result) -> str:
 
 def nothing_kept(store: RunStore, purpose: str) -> None:
     """In place of a part that needs weights: why there are none, and how to have them. `purpose`: our own words."""
-    for message in st.session_state.pop(_ERROR, []):
-        show_error(CopalError(message))
+    actions.say_outcome()
     with st.container(border=True):
         st.markdown("**This run keeps no masks**")
         why = (
@@ -72,8 +68,9 @@ def nothing_kept(store: RunStore, purpose: str) -> None:
                 f"The same run can be computed again here{_minutes(store)}; it then has all that this page needs."
             )
             st.button(
-                "Compute this run again", key="run-again", on_click=_again, args=(store,), type="primary",
-                icon=":material/replay:",
+                "Compute this run again", key="run-again", type="primary", icon=":material/replay:",
+                on_click=actions.attempt,
+                args=(runs.start_new, store.config, str(store.info.get("title") or "")),
             )  # fmt: skip
         else:
             st.page_link("pages/prune/page.py", label="Watch the run", icon=":material/sync:")
@@ -104,16 +101,6 @@ def _others(store: RunStore) -> list[tuple[str, str]]:
             title = summary.title or f"{', '.join(summary.methods[:3])}, {summary.created[:10]}"
             found.append((summary.id, title))
     return found
-
-
-def _again(store: RunStore) -> None:
-    """The same configuration as a run of one's own."""
-    try:
-        new = Runs().create(store.config, str(store.info.get("title") or ""))
-        processes.start(new)
-        links.write("run", new.id)
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
 
 
 def watched(*arguments: Hashable) -> tasks.Task | None:

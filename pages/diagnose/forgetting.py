@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import streamlit as st
 
 from copal_core.analysis.diagnosis import attributions
 from copal_core.analysis.diagnosis.attributions import Attribution, request_for
 from copal_core.analysis.diagnosis.kept import Result
-from copal_core.errors import CopalError
 from copal_core.figures import attribution as figures
 from copal_core.figures.numbers import compact, percent, signed
-from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from pages.diagnose.choices import kept, nothing_kept
-from pages.shared import actions, charts, links, runs
-from pages.shared.text import empty_state, plain, show_error, show_problem
+from pages.shared import actions, charts, job_panel, links, runs
+from pages.shared.text import empty_state, plain
 from pages.shared.words import GLOSSARY
 
-_ERROR = "attribution-error"
 _KINDS = {"block": "Blocks", "projection": "Projections", "layer": "Single layers"}
 
 
 def draw(store: RunStore) -> None:
-    """What to attribute, the job, and the ranking as far as it is."""
+    """Draw the choice of what to attribute, how far the job is, and the ranking so far."""
     if len(store.config.domains) < 2:
         empty_state(
             "Needs two domains", "With one domain nothing can be forgotten. Add another on **Domains**."
@@ -36,8 +34,6 @@ def draw(store: RunStore) -> None:
         nothing_kept(store, "Attribution gives earlier weights back to the final model, and so needs both.")
         return
     found = _chosen(store, methods)
-    for message in st.session_state.pop(_ERROR, []):
-        show_error(CopalError(message))
     _job(found)
     _result(found)
 
@@ -76,50 +72,25 @@ def _most_forgetful(store: RunStore, methods: list[str]) -> str:
 
 
 def _job(found: Attribution) -> None:
-    """Start it, watch it, or go on with it."""
-    state = found.state()
-    if state.status in ACTIVE:
-        _live(found)
+    """Offer to start it; once started, show how far it is. The page is drawn again after each pass."""
+    start = partial(attributions.start, found)
+    if found.state().status != "none":
+        job_panel.show(found, "attribution", start, version=partial(_last_pass, found))
         return
-    if state.status == "done":
-        return
-    if state.status == "none":
-        with st.container(border=True):
-            st.markdown(
-                "Each part of the final model gets back the weights it had when the domain was added, one part at a "
-                "time, and the loss is measured again. A first ranking takes one evaluation window; the parts that "
-                "return most are then measured on more. You may leave this page meanwhile."
-            )
-            st.button("Measure", type="primary", key="start-attribution", on_click=_start, args=(found,))
-        return
-    show_problem(f"This attribution is {state.status}: {state.message}")
-    st.button("Go on", key="start-attribution", on_click=_start, args=(found,), icon=":material/play_arrow:")
+    actions.say_outcome()
+    with st.container(border=True):
+        st.markdown(
+            "Each part of the final model gets back the weights it had when the domain was added, one part at a "
+            "time, and the loss is measured again. A first ranking takes one evaluation window; the parts that "
+            "return most are then measured on more. You may leave this page meanwhile."
+        )
+        st.button("Measure", type="primary", key="start-attribution", on_click=actions.attempt, args=(start,))
 
 
-@st.fragment(run_every=1)
-def _live(found: Attribution) -> None:
-    """Progress; the page runs again when a pass is finished."""
-    state = found.state()
-    known = st.session_state.setdefault("attribution-passes", {})
+def _last_pass(found: Attribution) -> int:
+    """Return when the latest pass was written, in nanoseconds; 0 before the first."""
     path = found.folder / "tally.json"
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
-    if state.status not in ACTIVE or known.setdefault(str(found.folder), changed) != changed:
-        known[str(found.folder)] = changed
-        st.rerun()
-    st.progress(min(1.0, max(0.0, state.progress)), text=plain(state.phase or state.message or "starting"))
-    actions.say_while_watching()
-    waiting = found.cancel_requested()
-    st.button(
-        "Cancelling after this block" if waiting else "Cancel", key="cancel-attribution", disabled=waiting,
-        on_click=actions.attempt, args=(found.request_cancel,), icon=":material/stop_circle:",
-    )  # fmt: skip
-
-
-def _start(found: Attribution) -> None:
-    try:
-        attributions.start(found)
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _result(found: Attribution) -> None:

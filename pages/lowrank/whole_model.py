@@ -11,7 +11,7 @@ import streamlit as st
 from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.config import Method, RunConfig, Structure
 from copal_core.errors import CopalError
-from copal_core.experiment import preflight, processes
+from copal_core.experiment import preflight
 from copal_core.figures import layers, sizes
 from copal_core.figures.numbers import compact, duration, percent
 from copal_core.methods import stored_size
@@ -19,7 +19,7 @@ from copal_core.statistics.prepared import Entry
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
-from pages.shared import charts, checkpoints, layer_desk, layer_maps, links, runs
+from pages.shared import actions, charts, checkpoints, layer_desk, layer_maps, run_panel, runs
 from pages.shared.layer_desk import Setting
 from pages.shared.text import empty_state, plain, show_error
 from pages.shared.words import GLOSSARY
@@ -31,7 +31,7 @@ METHODS = (
     "svd:restart",
     "hybrid:accumulate",
 )
-_PAGE_AGAIN, _ERROR, _CHOSEN = "lowrank-page-again", "evaluate-error", "evaluated-methods"
+_PAGE_AGAIN, _CHOSEN = "lowrank-page-again", "evaluated-methods"
 BEST = "best"
 _MASKS, _RANKED = ("copal", "magnitude", "sparsegpt", "wanda"), ("svd", "whitened-svd", "basel")
 
@@ -122,8 +122,7 @@ def offer(setting: Setting, share: float) -> None:
         "domain, and measures perplexity.",
         help=GLOSSARY["perplexity"],
     )
-    for message in st.session_state.pop(_ERROR, []):
-        show_error(CopalError(message))
+    actions.say_outcome()
     st.session_state.setdefault(_CHOSEN, list(METHODS))
     chosen = st.pills(
         "Methods to evaluate", METHODS, selection_mode="multi", key=_CHOSEN,
@@ -168,14 +167,10 @@ def _cost(config: RunConfig) -> preflight.Estimate | None:
 
 
 def _start(config: RunConfig) -> None:
-    try:
-        kept = percent(stored_size.structure_share(config.structure))
-        store = Runs().create(config, title=f"Masks and low rank at {kept} of the bytes")
-        processes.start(store)
-        links.write("run", store.id)
+    kept = percent(stored_size.structure_share(config.structure))
+    store = actions.attempt(runs.start_new, config, f"Masks and low rank at {kept} of the bytes")
+    if store is not None:
         st.session_state[_PAGE_AGAIN] = True
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
 
 
 def results(setting: Setting) -> None:
@@ -255,17 +250,10 @@ def _dense(stores: list[RunStore]) -> dict[str, float]:
     return {}
 
 
-@st.fragment(run_every=1)
 def _at_work(store: RunStore) -> None:
-    state = store.state()
-    if state.status not in ACTIVE:
-        st.rerun()
-    left = f", about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
     with st.container(border=True):
-        st.progress(
-            min(1.0, state.progress),
-            text=plain(f"{store.info.get('title') or store.id}: {state.method or state.phase}{left}"),
-        )
+        st.markdown(f"**{plain(store.info.get('title') or store.id)}**")
+        run_panel.progress(store, key=store.id)
         st.page_link(
             "pages/prune/page.py",
             label="Watch it, block by block",

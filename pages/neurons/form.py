@@ -5,18 +5,17 @@ from __future__ import annotations
 import streamlit as st
 
 from copal_core.config import Method, RunConfig
-from copal_core.errors import CopalError, InvalidValueError
-from copal_core.experiment import preflight, processes
+from copal_core.errors import InvalidValueError
+from copal_core.experiment import preflight
 from copal_core.figures.numbers import duration, several
 from copal_core.store.run_store import RunStore
-from copal_core.store.runs import Runs, RunSummary
-from pages.shared import checkpoints, draft, links
-from pages.shared.text import plain, show_error, show_problem
+from copal_core.store.runs import RunSummary
+from pages.shared import actions, checkpoints, draft, runs
+from pages.shared.text import plain, show_problem
 from pages.shared.timeline import label_of
 from pages.shared.words import GLOSSARY, neuron_selectors, strategies
 
 SHARES = (5, 10, 20, 30, 50)
-_ERROR = "neurons-error"
 
 
 def removes_neurons(run: RunSummary) -> bool:
@@ -30,8 +29,7 @@ def at_work(store: RunStore) -> bool:
 
 def start_form(expanded: bool) -> None:
     """Checkpoint and domains of the draft, shares, selectors, a strategy; then its cost and the button."""
-    for message in st.session_state.pop(_ERROR, []):
-        show_error(CopalError(message))
+    actions.say_outcome()
     with st.expander("Start a run that removes neurons", expanded=expanded):
         values = draft.values()
         order = " → ".join(plain(label_of(spec)) for spec in values["domains"]) or "none yet"
@@ -92,13 +90,7 @@ def _start_with(methods: list[Method]) -> None:
     )
     for problem in found.problems:
         show_problem(problem)
-    st.button("Start", type="primary", key="start-neurons", on_click=_start, args=(config,))
-
-
-def _start(config: RunConfig) -> None:
-    try:
-        store = Runs().create(config, title=f"Neurons of {config.checkpoint}")
-        processes.start(store)
-        links.write("run", store.id)
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
+    st.button(
+        "Start", type="primary", key="start-neurons", on_click=actions.attempt,
+        args=(runs.start_new, config, f"Neurons of {config.checkpoint}"),
+    )  # fmt: skip

@@ -8,17 +8,15 @@ from copal_core import domains
 from copal_core.checkpoints import Description
 from copal_core.config import RunConfig
 from copal_core.errors import CopalError
-from copal_core.experiment import preflight, processes
+from copal_core.experiment import preflight
 from copal_core.figures import estimators
 from copal_core.figures.numbers import duration, percent, several, size
 from copal_core.store.run_store import RunStore
-from copal_core.store.runs import Runs
-from pages.shared import charts, checkpoints, draft, links
+from pages.shared import actions, charts, checkpoints, draft, runs
 from pages.shared.text import plain, show_error, show_problem
 from pages.shared.timeline import label_of
 from pages.shared.words import GLOSSARY, criteria, decompositions, neuron_selectors, strategies
 
-_ERROR = "start-error"
 _EPSILONS = tuple(3.0 * 10.0**-power for power in range(1, 8))
 
 
@@ -235,8 +233,7 @@ def protocol() -> None:
 def before_start() -> None:
     """What the run will cost, whether it fits, and the button that starts it."""
     st.markdown("**Before you start**")
-    for message in st.session_state.pop(_ERROR, []):
-        show_error(CopalError(message))
+    actions.say_outcome()
     try:
         config = draft.config()
         description = checkpoints.described(config.checkpoint)
@@ -289,16 +286,13 @@ def _estimate(canonical: str, _description: Description) -> preflight.Estimate:
 
 
 def _start(config: RunConfig) -> None:
-    protocol = config.protocol
-    try:
-        domains.resolve_specs(
-            config.domains, protocol.calibration, protocol.evaluation
-        )  # refused here, not by the process
-        store = Runs().create(config, title=str(draft.values()["title"] or "").strip())
-        processes.start(store)
-        links.write("run", store.id)
-    except CopalError as error:
-        st.session_state[_ERROR] = [str(error)]
+    def begin() -> None:
+        protocol = config.protocol
+        # texts that are too short are refused here, not by the process
+        domains.resolve_specs(config.domains, protocol.calibration, protocol.evaluation)
+        runs.start_new(config, str(draft.values()["title"] or "").strip())
+
+    actions.attempt(begin)
 
 
 def _use_smaller(config: RunConfig) -> None:

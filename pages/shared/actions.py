@@ -1,4 +1,4 @@
-"""What a button does to a run: done before the page is drawn again, its outcome said once."""
+"""Actions behind buttons: done before the page is drawn again, their outcome said once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ _FAILED, _DONE, _SINCE = "action-failed", "action-done", "action-failed-since"
 _LONG_ENOUGH = 12.0  # seconds to read an error
 
 
-def attempt(action: Callable[..., Any], *arguments: Any, done: str = "") -> Any:
+def attempt(action: Callable[..., Any], *arguments: Any, done: str = "", place: str = "") -> Any:
     """Call `action`; an error of the user's is kept for `say_outcome`, and so are the words `done`.
 
-    Returns what the action returned, None when it failed.
+    Args:
+        action: is called with `arguments`.
+        done: said when it succeeded.
+        place: the part of the page that says an error; by default the first that calls `say_outcome()`.
+
+    Returns:
+        The action's result, None when it failed.
     """
     try:
         result = action(*arguments)
     except CopalError as error:
-        st.session_state[_FAILED] = str(error)
+        st.session_state[_FAILED + place] = str(error)
         return None
     if done:
         say(done)
@@ -35,20 +41,20 @@ def say(words: str) -> None:
     st.session_state[_DONE] = words
 
 
-def say_while_watching() -> None:
-    """In a fragment that runs again by itself, which the rest of its page does not: an error stays for a while."""
-    message = st.session_state.get(_FAILED)
+def say_while_watching(place: str = "") -> None:
+    """Say an error in a fragment that runs again by itself, for long enough to read it."""
+    message = st.session_state.get(_FAILED + place)
     if message is None:
-        st.session_state.pop(_SINCE, None)
-    elif time.monotonic() - st.session_state.setdefault(_SINCE, time.monotonic()) < _LONG_ENOUGH:
+        st.session_state.pop(_SINCE + place, None)
+    elif time.monotonic() - st.session_state.setdefault(_SINCE + place, time.monotonic()) < _LONG_ENOUGH:
         show_error(CopalError(message))
     else:
-        del st.session_state[_FAILED], st.session_state[_SINCE]
+        del st.session_state[_FAILED + place], st.session_state[_SINCE + place]
 
 
-def say_outcome() -> None:
-    """One line about what the last button did."""
-    message = st.session_state.pop(_FAILED, None)
+def say_outcome(place: str = "") -> None:
+    """Say in one line what the last button did."""
+    message = st.session_state.pop(_FAILED + place, None)
     if message is not None:
         st.session_state.pop(_DONE, None)
         show_error(CopalError(message))

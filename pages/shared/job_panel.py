@@ -53,14 +53,14 @@ def show(
     if state.status in ACTIVE:
         _live(job, key, progress, details, version)
         return state
-    actions.say_outcome()
+    actions.say_outcome(key)
     if state.status != "done":
         why = f": {state.message}" if state.message else ""
         show_problem(f"The {what} is {state.status}{why}")
         if _is_own(job):
             st.button(
                 "Resume", key=f"resume-{key}", type="primary", icon=":material/play_arrow:",
-                on_click=actions.attempt, args=(resume,),
+                on_click=actions.attempt, args=(resume,), kwargs={"place": key},
                 help="Continues after the last finished part and gives the same numbers as without the stop.",
             )  # fmt: skip
     return state
@@ -81,7 +81,7 @@ def _live(
         share, words = progress(state)
         share = min(1.0, max(0.0, share))
         st.progress(share, text=f"{100 * share:.0f} %: {plain(words)}")
-        actions.say_while_watching()
+        actions.say_while_watching(key)
         with st.container(horizontal=True, vertical_alignment="center"):
             seconds = state.seconds_left
             left = f"About {duration(seconds)} left" if seconds is not None else "Time left: not known yet"
@@ -91,6 +91,7 @@ def _live(
                 st.button(
                     "Cancelling after this block" if asked else "Cancel", key=f"cancel-{key}", disabled=asked,
                     icon=":material/stop_circle:", on_click=actions.attempt, args=(job.request_cancel,),
+                    kwargs={"place": key},
                 )  # fmt: skip
         if details is not None:
             details(state)

@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from copal_core.config import RunConfig
 from copal_core.errors import CopalError, InvalidValueError
+from copal_core.experiment import processes
 from copal_core.figures.numbers import several
 from copal_core.methods.wording import removed
 from copal_core.store.folder import ACTIVE
@@ -32,6 +34,14 @@ def open_linked() -> RunStore | None:
     """The run named in the URL. Raises CopalError when there is no such run."""
     run_id = links.read("run")
     return Runs().open(run_id) if run_id else None
+
+
+def start_new(config: RunConfig, title: str) -> RunStore:
+    """Create a run, start its process and put it into the link. Raises CopalError when one of these fails."""
+    store = Runs().create(config, title)
+    processes.start(store)
+    links.write("run", store.id)
+    return store
 
 
 def pick(preferred: Callable[[RunSummary], bool] = lambda run: True) -> RunStore | None:
