@@ -12,7 +12,7 @@ from copal_core.config import RunConfig
 from copal_core.domains import find
 from copal_core.errors import CheckpointError, DomainError, RunError
 from copal_core.experiment import groups, processes
-from copal_core.store import decompositions, shelf
+from copal_core.store import shelf
 from copal_core.store.decompositions import DecompositionConfig, Decompositions
 from copal_core.store.groups import Groups
 from copal_core.store.run_store import RunState, RunStore
@@ -126,7 +126,7 @@ def test_groups_and_families_are_their_makers(
     as_person(BEN)
     refused(groups.start, group)
     refused(groups.cancel, group)
-    refused(decompositions.start, family)
+    refused(processes.start_decomposition, family)
     refused(family.request_cancel)
     assert not group.cancel_requested() and not family.cancel_requested()
 
