@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,7 @@ import streamlit as st
 from copal_core.errors import CopalError
 from pages.shared.text import plain, show_error
 
-_FAILED, _DONE, _SINCE = "action-failed", "action-done", "action-failed-since"
-_LONG_ENOUGH = 12.0  # seconds to read an error
+_FAILED, _DONE, _WHERE = "action-failed", "action-done", "action-failed-where"
 
 
 def attempt(action: Callable[..., Any], *arguments: Any, done: str = "", place: str = "") -> Any:
@@ -26,6 +24,8 @@ def attempt(action: Callable[..., Any], *arguments: Any, done: str = "", place: 
     Returns:
         The action's result, None when it failed.
     """
+    for key in (_FAILED + place, _WHERE + place):
+        st.session_state.pop(key, None)
     try:
         result = action(*arguments)
     except CopalError as error:
@@ -42,14 +42,17 @@ def say(words: str) -> None:
 
 
 def say_while_watching(place: str = "") -> None:
-    """Say an error in a fragment that runs again by itself, for long enough to read it."""
-    message = st.session_state.get(_FAILED + place)
+    """Say an error in a fragment that runs again by itself, which the rest of its page does not.
+
+    It stays, however slowly it is read, until the next button or another address.
+    """
+    message, here = st.session_state.get(_FAILED + place), st.query_params.to_dict()
     if message is None:
-        st.session_state.pop(_SINCE + place, None)
-    elif time.monotonic() - st.session_state.setdefault(_SINCE + place, time.monotonic()) < _LONG_ENOUGH:
+        st.session_state.pop(_WHERE + place, None)
+    elif st.session_state.setdefault(_WHERE + place, here) == here:
         show_error(CopalError(message))
     else:
-        del st.session_state[_FAILED + place], st.session_state[_SINCE + place]
+        del st.session_state[_FAILED + place], st.session_state[_WHERE + place]
 
 
 def say_outcome(place: str = "") -> None:
