@@ -1,4 +1,4 @@
-"""The tables of a run: what is measured, one SQLite file, read back as data frames."""
+"""The tables of a run's measurements: one SQLite file, read back as data frames."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class OverlapRecord:
-    """How two methods' masks of one layer and step agree."""
+    """Agreement of two methods' masks of one layer and step."""
 
     step: int
     method_a: str
@@ -201,7 +201,7 @@ class Records:
                 connection.execute(f"INSERT OR REPLACE INTO {into} VALUES ({marks})", tuple(content.values()))
 
     def table(self, name: str) -> pd.DataFrame:
-        """One table in key order. Empty, with its columns, before anything was written."""
+        """Return one table in key order: empty, with its columns, before anything was written. Raises RunError."""
         import pandas as pd
 
         record, key = TABLES[name]

@@ -123,7 +123,7 @@ class RunStore(JobFolder):
         return described + list(self.config.domains[len(described) :])  # those not sampled yet: as specified
 
     def protocol_stamp(self) -> str:
-        """One line that must stand beside every perplexity of this run."""
+        """Return the line that must stand beside every perplexity of this run."""
         protocol, info = self.config.protocol, self.info
         checkpoint = info.get("checkpoint", {})
         parts = [
@@ -208,7 +208,7 @@ class RunStore(JobFolder):
         return table.groupby(["method", "step", "phase"], as_index=False)["seconds"].sum()
 
     def finished_blocks(self, method: str, step: int) -> int:
-        """How many blocks, from the first, of this step are complete."""
+        """Count the blocks of this step, from the first, that are complete."""
         query = "SELECT COUNT(*) FROM blocks WHERE method = ? AND step = ?"
         rows = self.records.rows(query, (method, step)) if self.records_exist() else []
         return int(rows[0][0]) if rows else 0

@@ -55,7 +55,7 @@ def gather(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
 
 
 def compare(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
-    """Every layer's errors over the budgets; its statistics must be there, or are gathered."""
+    """Compare every layer's errors over the budgets; statistics that are not there are gathered first."""
     from copal_core.analysis.layers.preferences import compare_layers
     from copal_core.statistics import prepared
 
@@ -161,7 +161,7 @@ def decision(run: str, block: int, projection: str, row: int, method: str, step:
 
 
 def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
-    """What the neurons of one block of a run's checkpoint share; read back with `analysis.redundancy.find`."""
+    """Measure what the neurons of one block of a run's checkpoint share; read back with `analysis.redundancy.find`."""
     from copal_core.analysis.redundancy import look
 
     look(Runs().open(run), domain, block, _report)
@@ -169,7 +169,7 @@ def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
 
 
 def measure_smaller(run: str, method: str, step: int) -> dict[str, Any]:
-    """Tokens a second of the model without its removed neurons, and of the dense one."""
+    """Measure tokens a second of the model without its removed neurons, and of the dense one."""
     from copal_core.export import smaller
 
     _report("Measuring the dense and the smaller model", 0, 0)
