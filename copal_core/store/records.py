@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -304,9 +305,10 @@ class Records:
 def _rows_of(record: type) -> TypeAdapter[Any]:
     """Return the validator of a table's rows: a folder may be damaged in ways that SQLite still reads."""
     cells = tuple(_CELLS[annotation][1] for annotation in get_type_hints(record).values())
-    return TypeAdapter(list[tuple[cells]], config=ConfigDict(strict=True))  # type: ignore[valid-type]
+    return TypeAdapter(GenericAlias(list, (GenericAlias(tuple, cells),)), config=ConfigDict(strict=True))
 
 
+@cache
 def _create(name: str, record: type, key: tuple[str, ...]) -> str:
     hints = get_type_hints(record).items()
     columns = ", ".join(f"{column} {_CELLS[annotation][0]}" for column, annotation in hints)
