@@ -63,7 +63,7 @@ def _neurons(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
-    """The run of every selector at every share. Raises InvalidValueError for a method that is no selector."""
+    """Return the run of every selector at every share. Raises InvalidValueError for a method that is no selector."""
     from copal_core.methods.neurons import NEURONS
 
     methods = []
@@ -84,7 +84,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 
 def _speeds(store: Any, config: RunConfig, step: int) -> list[dict[str, float]]:
-    """The dense model, and one smaller model for each share: selectors remove equally many."""
+    """Measure the dense model, and one smaller model for each share: selectors remove equally many."""
     from copal_core.export.smaller import measure_smaller
 
     found: list[dict[str, float]] = []

@@ -126,7 +126,7 @@ def check(
 
 
 def _add_to_card(folder: Path, found: dict[str, dict[str, float]], form: str) -> None:
-    """The card says that, and how, the files were checked."""
+    """Add to the card that, and how, the files were checked."""
     path = folder / "README.md"
     lines = [
         "Read back through transformers and measured again on the same evaluation windows:",

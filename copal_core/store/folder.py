@@ -44,7 +44,7 @@ _Time = Annotated[str, AfterValidator(_zoned)]
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a job stands. status: created (a group: starting), running, done, failed, cancelled or interrupted.
+    """State of a job. status: created (a group: starting), running, done, failed, cancelled or interrupted.
 
     Before it is started: created (a group: waiting; an attribution: none).
     """
@@ -66,9 +66,9 @@ _STATE = TypeAdapter(RunState)
 
 
 class JobFolder:
-    """What runs, groups, decompositions and attributions have in common.
+    """Folder of a run, a group, a decomposition or an attribution.
 
-    called: what it is in messages, such as "run 'x'".
+    called: its name in messages, such as "run 'x'".
     """
 
     unstarted: ClassVar[str] = "created"
@@ -80,7 +80,7 @@ class JobFolder:
         self.called = called
 
     def state(self) -> RunState:
-        """The last state written; 'interrupted' when it claims a process and none holds the folder."""
+        """Return the last state written; 'interrupted' when it claims a process and none holds the folder."""
         state = self.written_state()
         if self._claims_a_process(state) and not self.is_locked():
             state = self.written_state()  # it may have ended, and said so, between the two looks
@@ -90,7 +90,7 @@ class JobFolder:
         return state
 
     def written_state(self) -> RunState:
-        """The last state written, whether its process lives or not. Raises RunError when it is damaged."""
+        """Return the last state written, of a living process or a dead one. Raises RunError when it is damaged."""
         path = self.folder / "status.json"
         if not path.exists():
             return RunState(self.unstarted)
@@ -104,7 +104,7 @@ class JobFolder:
         files.write_json(self.folder / "status.json", asdict(stamped), durable=state.status not in ACTIVE)
 
     def _claims_a_process(self, state: RunState) -> bool:
-        """Whether it says that a process computes it, or has had a minute to begin to."""
+        """Tell whether the state says that a process computes the job, or has had a minute to begin to."""
         if state.status == self.starting:
             return not _just_now(state.updated)
         return state.status == "running"
@@ -136,7 +136,7 @@ class JobFolder:
         return files.held(self.folder / "worker.lock", refusal)
 
     def is_locked(self) -> bool:
-        """Whether a living process computes it."""
+        """Tell whether a living process computes the job."""
         return files.is_held(self.folder / "worker.lock")
 
 
@@ -157,7 +157,7 @@ def status_of(job: JobFolder) -> str:
 
 
 def check_id(what: str, text: str) -> None:
-    """Raises InvalidValueError for what cannot be the id of a `what`, such as a path that leads elsewhere."""
+    """Raise InvalidValueError for a text that is no id of a `what`, such as a path that leads elsewhere."""
     if not ID.match(text):
         raise InvalidValueError(
             f"{what} id '{text[:80]}' is not valid: 6 to 64 lower-case letters, digits and dashes"

@@ -1,4 +1,4 @@
-"""The tables of a run: what is measured, one SQLite file, read back as data frames."""
+"""The tables of a run's measurements: one SQLite file, read back as data frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -59,7 +60,7 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class OverlapRecord:
-    """How two methods' masks of one layer and step agree."""
+    """Agreement of two methods' masks of one layer and step."""
 
     step: int
     method_a: str
@@ -201,7 +202,7 @@ class Records:
                 connection.execute(f"INSERT OR REPLACE INTO {into} VALUES ({marks})", tuple(content.values()))
 
     def table(self, name: str) -> pd.DataFrame:
-        """One table in key order. Empty, with its columns, before anything was written."""
+        """Return one table in key order: empty, with its columns, before anything was written. Raises RunError."""
         import pandas as pd
 
         record, key = TABLES[name]
@@ -304,9 +305,10 @@ class Records:
 def _rows_of(record: type) -> TypeAdapter[Any]:
     """Return the validator of a table's rows: a folder may be damaged in ways that SQLite still reads."""
     cells = tuple(_CELLS[annotation][1] for annotation in get_type_hints(record).values())
-    return TypeAdapter(list[tuple[cells]], config=ConfigDict(strict=True))  # type: ignore[valid-type]
+    return TypeAdapter(GenericAlias(list, (GenericAlias(tuple, cells),)), config=ConfigDict(strict=True))
 
 
+@cache
 def _create(name: str, record: type, key: tuple[str, ...]) -> str:
     hints = get_type_hints(record).items()
     columns = ", ".join(f"{column} {_CELLS[annotation][0]}" for column, annotation in hints)

@@ -141,7 +141,7 @@ class RunStore(JobFolder):
         return last if step is None else step
 
     def protocol_stamp(self) -> str:
-        """One line that must stand beside every perplexity of this run."""
+        """Return the line that must stand beside every perplexity of this run."""
         protocol, info = self.config.protocol, self.info
         checkpoint = info.get("checkpoint", {})
         parts = [
@@ -231,7 +231,7 @@ class RunStore(JobFolder):
         return table.groupby(["method", "step", "phase"], as_index=False)["seconds"].sum()
 
     def finished_blocks(self, method: str, step: int) -> int:
-        """How many blocks, from the first, of this step are complete."""
+        """Count the blocks of this step, from the first, that are complete."""
         query = "SELECT COUNT(*) FROM blocks WHERE method = ? AND step = ?"
         rows = self.records.rows(query, (method, step)) if self.records_exist() else []
         return int(rows[0][0]) if rows else 0

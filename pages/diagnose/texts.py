@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ from copal_core.figures.numbers import compact
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from pages.diagnose.choices import choose_result, kept, name_of, nothing_kept, watched
-from pages.shared import charts, links, questions, runs, tasks
+from pages.shared import charts, links, runs, tasks
 from pages.shared.text import plain
 from pages.shared.words import GLOSSARY
 
@@ -34,7 +35,7 @@ def draw(store: RunStore) -> None:
     if content is None:
         return
     content["models"] = [[one.id, result.method, result.step] for one, result in models]
-    request = questions.ask(content)
+    request = json.dumps(content)
     st.button(
         "Compare",
         type="primary",
@@ -205,7 +206,7 @@ def _continuations(content: dict[str, Any], models: Models) -> None:
         with fourth:
             seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="diagnose-seed")
         asked = {"prompt": prompt, "count": count, "temperature": temperature, "seed": seed}
-        request = questions.ask({**content, **asked})
+        request = json.dumps({**content, **asked})
         st.button("Write", key="continue-text", on_click=tasks.start, args=("continue", request))
     task = watched("continue", request)
     if task is None or task.result is None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Task:
         self.result: dict[str, Any] | None = None
         self.error: Exception | None = None
         self.finished = threading.Event()
-        command = [sys.executable, "-m", "pages.shared.worker", json.dumps(list(arguments))]
+        command = [sys.executable, "-m", "pages.shared.worker"]
         self._errors: list[str] = []
         try:
             turn = queueing.take(runs_root(), Path("task", secrets.token_hex(8)), "tasks")
@@ -43,7 +44,7 @@ class Task:
                 command,
                 cwd=_ROOT,
                 env={**os.environ, **turn},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -54,13 +55,17 @@ class Task:
             return
         reading = threading.Thread(target=self._read_errors, daemon=True)
         reading.start()
-        threading.Thread(target=self._follow, args=(reading,), daemon=True).start()
+        threading.Thread(target=self._follow, args=(reading, json.dumps(arguments)), daemon=True).start()
 
     @property
     def share(self) -> float:
         return min(1.0, max(0.0, self.done / self.total)) if self.total else 0.0
 
-    def _follow(self, reading: threading.Thread) -> None:
+    def _follow(self, reading: threading.Thread, arguments: str) -> None:
+        with suppress(OSError):  # a process that ended early; its status is looked at below
+            if self._process.stdin is not None:
+                self._process.stdin.write(arguments)
+                self._process.stdin.close()
         for line in self._process.stdout or ():
             try:
                 self._take(json.loads(line))

@@ -1,6 +1,7 @@
 """Work that would import torch or take long, as a process of its own: `python -m pages.shared.worker`.
 
-The last argument is a JSON list. Each line on stdout is one JSON object: progress, an error for people, or the result.
+Stdin is a JSON list, the task's name and its arguments; texts that people paste would be too long for a command line.
+Each line on stdout is one JSON object: progress, an error for people, or the result.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from copal_core.config import Protocol, Windows
 from copal_core.errors import CopalError
 from copal_core.store.runs import Runs
 from copal_core.system import queueing
-from pages.shared import exports, questions
+from pages.shared import exports
 
 _SHOWN_WINDOWS = 8
 _SHOWN_CHARACTERS = 6000
@@ -55,7 +56,7 @@ def gather(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
 
 
 def compare(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
-    """Every layer's errors over the budgets; its statistics must be there, or are gathered."""
+    """Compare every layer's errors over the budgets; statistics that are not there are gathered first."""
     from copal_core.analysis.layers.preferences import compare_layers
     from copal_core.statistics import prepared
 
@@ -112,11 +113,11 @@ def _two_of_four(description: Any) -> list[dict[str, Any]]:
 
 
 def losses(request: str) -> dict[str, Any]:
-    """Loss of every piece of a text in every model. request: as the Diagnose page wrote it, see `questions`."""
+    """Measure the loss of every piece of a text in every model. request: JSON, see `pages/diagnose/texts.py`."""
     _report("opening the checkpoint", 0, 0)
     from copal_core.analysis.diagnosis.comparing import compare_losses
 
-    return compare_losses(*_compared(questions.read(request)), _report)
+    return compare_losses(*_compared(json.loads(request)), _report)
 
 
 def continuations(request: str) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def continuations(request: str) -> dict[str, Any]:
     _report("opening the checkpoint", 0, 0)
     from copal_core.analysis.diagnosis.comparing import continue_text
 
-    content = questions.read(request)
+    content = json.loads(request)
     settings = (content["prompt"], content["count"], content["temperature"], content["seed"])
     return continue_text(*_compared(content), *settings, _report)
 
@@ -161,7 +162,7 @@ def decision(run: str, block: int, projection: str, row: int, method: str, step:
 
 
 def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
-    """What the neurons of one block of a run's checkpoint share; read back with `analysis.redundancy.find`."""
+    """Measure what the neurons of one block of a run's checkpoint share; read back with `analysis.redundancy.find`."""
     from copal_core.analysis.redundancy import look
 
     look(Runs().open(run), domain, block, _report)
@@ -169,7 +170,7 @@ def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
 
 
 def measure_smaller(run: str, method: str, step: int) -> dict[str, Any]:
-    """Tokens a second of the model without its removed neurons, and of the dense one."""
+    """Measure tokens a second of the model without its removed neurons, and of the dense one."""
     from copal_core.export import smaller
 
     _report("Measuring the dense and the smaller model", 0, 0)
@@ -232,4 +233,4 @@ def main(arguments: list[Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[-1])))
+    sys.exit(main(json.load(sys.stdin)))

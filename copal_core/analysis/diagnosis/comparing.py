@@ -130,7 +130,7 @@ def _opened(results: Sequence[Model]) -> tuple[list[Model], Checkpoint, Protocol
 
 
 def same_checkpoint(models: Sequence[Model]) -> None:
-    """Raises RunError when the results are not of the same weights, or cannot be rebuilt."""
+    """Raise RunError when the results are not of the same weights, or cannot be rebuilt."""
     prints = {store.info.get("checkpoint", {}).get("fingerprint") for store, _ in models}
     if len(prints) > 1:
         raise RunError("the runs are of different checkpoints; compare results of one checkpoint")
@@ -141,7 +141,7 @@ def same_checkpoint(models: Sequence[Model]) -> None:
 def compared_losses(
     backbone: Backbone, tokens: Tensor, models: Sequence[Model], report: Report
 ) -> list[list[float | None]]:
-    """Loss in nats of every token in each model; None where nothing comes before it.
+    """Return the loss in nats of every token in each model; None where nothing comes before it.
 
     tokens: (length,) int64. Text beyond the model's context goes through in windows of that length.
     """
@@ -164,7 +164,7 @@ def compared_losses(
 
 
 def described(tokens: Sequence[int], losses: Sequence[Sequence[float | None]], tokenizer: Any) -> list[Any]:
-    """[text, losses by model] of every piece of text: sums over its tokens, None where nothing was predicted."""
+    """Return [text, losses by model] of every piece of text: sums over its tokens, None where nothing was predicted."""
     rows = []
     for piece in pieces_of(tokens, tokenizer):
         sums = [_sum(row[piece.start : piece.stop]) for row in losses]

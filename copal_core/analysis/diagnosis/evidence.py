@@ -41,7 +41,7 @@ class Place:
 
 
 def evidence_file(store: RunStore, place: Place, decision: Result | None = None) -> Path:
-    """Where a layer's evidence is kept, or how one result decided it; a run that went on has another file."""
+    """Return the file of a layer's evidence, or of one result's decision; a run that went on has another file."""
     identity = [store.id, str(store.folder), *store.records.version(), place.block, place.projection]
     identity += [decision.method, decision.step] if decision else []
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
@@ -55,7 +55,7 @@ def forget_old(newest: Path) -> None:
 
 
 def band_of(row: int, rows: int, columns: int, arrays: int) -> slice:
-    """The rows around `row` for which so many arrays of (rows, columns) float32 fit; all of a layer that is small."""
+    """Return the rows around `row` for which `arrays` of (rows, columns) float32 fit; all of a small layer."""
     fit = max(1, _BAND_BYTES // (4 * columns * max(1, arrays)))
     if fit >= rows:
         return slice(0, rows)
@@ -83,7 +83,7 @@ class Standing:
 
 
 def standing(scores: Array, column: int, structure: Structure, threshold: float | None) -> Standing:
-    """Where one weight stands. scores: (in,) of its row. threshold: of the layer, where that is what is compared.
+    """Rank one weight. scores: (in,) of its row. threshold: of the layer, where that is what is compared.
 
     Compared within the layer, the rank is still that within the row.
     """
@@ -147,7 +147,7 @@ class Evidence:
         return name in self._names
 
     def row(self, name: str, row: int) -> Array:
-        """One row of an array of the layer. Raises InvalidValueError for a row that was not gathered."""
+        """Return one row of an array of the layer. Raises InvalidValueError for a row that was not gathered."""
         if row not in self.rows:
             raise InvalidValueError(
                 f"output {row} is not among those read ({self.rows.start} to {self.rows.stop - 1}); read it first"
@@ -173,11 +173,11 @@ class Evidence:
     # -- questions -----------------------------------------------------------------------------------
 
     def value(self, row: int, column: int) -> float:
-        """The dense weight."""
+        """Return the dense weight."""
         return float(self.row("weight", row)[column])
 
     def after(self, number: int, row: int, column: int) -> float | None:
-        """The weight after result `number`; None where that has no such weight."""
+        """Return the weight after result `number`; None where that has no such weight."""
         if not self.has(f"removed.{number}"):
             return None
         if self.has(f"value.{number}"):
@@ -216,7 +216,7 @@ class Evidence:
         return found
 
     def strongest(self, domain: int, row: int, column: int, count: int = 10) -> list[Moment]:
-        """The tokens at which |y||x| of this weight's output and input is largest."""
+        """Return the tokens at which |y||x| of this weight's output and input is largest."""
         x = np.asarray(self._open.get_slice(f"inputs.{domain}")[column : column + 1][0], dtype=np.float64)
         y = np.asarray(self.row(f"outputs.{domain}", row), dtype=np.float64)
         product = np.abs(x) * np.abs(y)
@@ -235,7 +235,7 @@ class Evidence:
         ]
 
     def context(self, domain: int, token: int, length: int, around: int = 9) -> tuple[str, str, str]:
-        """The text before a token, its own, and after, within its window of `length` tokens."""
+        """Return the text before a token, its own, and after, within its window of `length` tokens."""
         pieces = self.about["pieces"][domain]
         first = token // length * length
         before = pieces[max(first, token - around) : token]
@@ -255,7 +255,7 @@ class Moment:
 
 
 def events(values: Sequence[float | None], dense: float) -> list[str]:
-    """What happened to a weight at each step of one method: kept, dropped, still out, revived, changed or absent."""
+    """Name the fate of a weight at each step of one method: kept, dropped, still out, revived, changed or absent."""
     found, before = [], True
     for value in values:
         if value is None:

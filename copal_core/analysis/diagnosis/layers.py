@@ -1,4 +1,4 @@
-"""Everything about one linear layer that a look at its single weights needs, gathered once and kept as one file.
+"""Evidence on the single weights of one linear layer, gathered once and kept as one file.
 
     weight                    (out, in) dense, float32
     removed.N  value.N        of result N: zeros packed to bits; its values where they are not simply dense ones
@@ -99,7 +99,7 @@ def gather_layer(
 
 
 def _pieces(checkpoint: Checkpoint, windows: Tensor) -> list[str]:
-    """The text of every token whose input is kept; of several that make one character, the first has it."""
+    """Return the text of every token whose input is kept; of several that make one character, the first has it."""
     texts = []
     for piece in pieces_of(windows.reshape(-1)[:MOST_TOKENS].tolist(), checkpoint.tokenizer()):
         texts += [piece.text] + [""] * (piece.stop - piece.start - 1)
@@ -107,7 +107,7 @@ def _pieces(checkpoint: Checkpoint, windows: Tensor) -> list[str]:
 
 
 def _activations(states: HiddenStates, block: nn.Module, projection: str, band: slice) -> Arrays:
-    """What the layer reads and writes for the first tokens of every domain."""
+    """Return the layer's inputs and outputs for the first tokens of every domain."""
     found: Arrays = {}
     for number, batches in enumerate(states.sets):
         inputs, outputs, seen = [], [], 0
@@ -128,7 +128,7 @@ def _activations(states: HiddenStates, block: nn.Module, projection: str, band: 
 
 @contextmanager
 def _listening(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Keep the layer's input and its output without the bias, as COPAL sees them, and leave the block there."""
+    """Record the layer's input and its output without the bias, as COPAL sees them, and leave the block there."""
     heard: list[tuple[Tensor, Tensor]] = []
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
@@ -143,7 +143,7 @@ def _listening(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 
 def _scores(store: RunStore, states: HiddenStates, block: nn.Module, projection: str, band: slice) -> Arrays:
-    """Every criterion with its usual settings, on every domain by itself."""
+    """Score with every criterion at its usual settings, on every domain by itself."""
     criteria = {name: build_criterion(name, {}) for name in CRITERIA.names()}
     wanted: dict[str, Statistic] = {InputSquareSum.name: InputSquareSum()}
     for criterion in criteria.values():
@@ -169,7 +169,7 @@ def _scores(store: RunStore, states: HiddenStates, block: nn.Module, projection:
 def _results(
     store: RunStore, block: nn.Module, place: Place, band: slice, dense: NDArray[np.float32]
 ) -> Arrays:
-    """The layer after every kept step: where it is zero, and its values where they changed otherwise."""
+    """Return the layer after every kept step: where it is zero, and its values where they changed otherwise."""
     found: Arrays = {}
     for number, result in enumerate(kept_results(store)):
         weight = variant(store, result.method, result.step)(place.block, block)[place.projection]
