@@ -10,7 +10,8 @@ from copal_core.domains import builtins, find, hub_presets
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from pages.runs import compare, trash
-from pages.shared import actions, draft, links, report_tasks, run_panel, runs, timeline
+from pages.shared import actions, draft, links, report_tasks, run_panel, runs
+from pages.shared.domain_names import label_of
 from pages.shared.text import plain
 
 _PAGES = {
@@ -92,7 +93,7 @@ def _branch(store: RunStore) -> None:
         )
         used = set(store.config.domains[: step or 0])
         options = [spec for spec in _domains() if spec not in used]
-        domain = st.selectbox("Next domain", options, key="branch-domain", format_func=timeline.label_of)
+        domain = st.selectbox("Next domain", options, key="branch-domain", format_func=label_of)
         st.button(
             "Branch and start", key="branch-run", type="primary", on_click=_start_branch, args=(store, step, domain),
             disabled=not (step and domain),

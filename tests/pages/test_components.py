@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from copal_core.errors import DomainError
-from pages.shared import uploads, words, worker
+from pages.domains import uploads
+from pages.shared import words, worker
 from pages.shared.text import plain
 
 

@@ -28,12 +28,6 @@ def whitened(weight: Array, gram: Array) -> Array:
     return left @ (left.T @ weight)
 
 
-def plain(weight: Array) -> Array:
-    """The rank-1 layer nearest to the weights themselves, whatever the text: truncated SVD."""
-    left = np.linalg.svd(weight, full_matrices=False)[0][:, :1]
-    return left @ (left.T @ weight)
-
-
 def direction(layer: Array) -> float:
     """The line's direction of a rank-1 layer, 0 to 180 degrees."""
     longest = layer[np.argmax((layer**2).sum(axis=1))]
