@@ -35,7 +35,7 @@ def write_report(store: RunStore, out: Path) -> Path:
 
 
 def report_of(store: RunStore, found: list[Panel]) -> str:
-    """The whole file as text."""
+    """Return the whole file as text."""
     from plotly.offline import get_plotlyjs
 
     info = store.info
@@ -67,7 +67,7 @@ def _text(value: object) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON inside a script element: no mark in it can end the element or begin a comment."""
+    """Return JSON for a script element: no mark in it can end the element or begin a comment."""
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -86,7 +86,7 @@ def _contents(found: list[Panel]) -> str:
 
 
 def _outcome(store: RunStore) -> str:
-    """Where the run stands, when it is not finished, and what it warns of."""
+    """Say where the run stands, when it is not finished, and what it warns of."""
     state, lines = store.state(), []
     if state.status != "done":
         lines.append(
@@ -155,7 +155,7 @@ def _method_key(methods: Sequence[str]) -> str:
 
 
 def _about(store: RunStore) -> str:
-    """How to repeat the run: command line, texts and versions."""
+    """Tell how to repeat the run: command line, texts and versions."""
     info = store.info
     domains = [
         [

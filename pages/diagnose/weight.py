@@ -39,7 +39,7 @@ def draw(store: RunStore) -> None:
             column = _number("Input feature (column)", "column", shape[1])
     place = Place(block, projection)
     evidence = _evidence(store, place, row)
-    result = Result(choice.method, choice.step) if choice else None
+    result = Result(*choice) if choice else None
     weight_maps.draw(store, place, shape, (row, column), result, evidence)
     if evidence is None:
         return

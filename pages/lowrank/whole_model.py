@@ -109,7 +109,7 @@ def _open_layer(point: dict[str, Any]) -> None:
 
 
 def rerun_if_asked() -> None:
-    """A fragment's button changed what the page outside the fragment shows."""
+    """Run the whole page again when a fragment's button changed what lies outside the fragment."""
     if st.session_state.pop(_PAGE_AGAIN, False):
         st.rerun(scope="app")
 
@@ -207,7 +207,7 @@ def results(setting: Setting) -> None:
 
 
 def _hybrid_words(store: RunStore) -> None:
-    """What a finished hybrid chose, layer by layer, after the last domain."""
+    """Say what a finished hybrid chose, layer by layer, after the last domain."""
     factors = runs.table(store, "factors")
     last = factors[factors["method"].str.startswith("hybrid") & (factors["step"] == len(store.domains))]
     for method, part in last.groupby("method"):

@@ -38,9 +38,8 @@ def draw(store: RunStore) -> list[MapChoice]:
             help="  \n".join(f"**{one.label}**: {one.explanation}" for one in layers.METRICS.values()),
         )
     drawn = panels.layer_maps(
-        records, [(choice.method, choice.step) for choice in choices], metric, store.domains,
-        runs.blocks_of(store), layer_choice.linked_cell(store),
-    )  # fmt: skip
+        records, choices, metric, store.domains, runs.blocks_of(store), layer_choice.linked_cell(store)
+    )
     for one in drawn:
         if len(one.table):
             help = "Compared maps share one colour scale."
@@ -57,7 +56,7 @@ def draw(store: RunStore) -> list[MapChoice]:
 
 
 def _choose_maps(store: RunStore, records: pd.DataFrame, view: str) -> list[MapChoice]:
-    """One map; in a comparison two that differ: the map of the single view comes second, after what it came from."""
+    """Return one map; in a comparison two that differ, the map of the single view after the one before it."""
     methods, computed = runs.mask_methods_of(store), sorted(int(step) for step in records["step"].unique())
     if view == "compare" and len(computed) < 2 and len(methods) < 2:
         empty_state("Nothing to compare yet", "A comparison needs a second step, or a second method.")
@@ -80,14 +79,14 @@ def _choose_maps(store: RunStore, records: pd.DataFrame, view: str) -> list[MapC
 
 
 def _neighbour(options: Sequence[T], chosen: T) -> T:
-    """The option before `chosen`, the next one where there is none before, and `chosen` where it is alone."""
+    """Return the option before `chosen`, the next one where there is none before, and `chosen` where it is alone."""
     others = [option for option in options if option != chosen]
     before = options.index(chosen) - 1 if chosen in options else len(others) - 1
     return others[max(before, 0)] if others else chosen
 
 
 def _draw_difference(store: RunStore, first: pd.DataFrame, second: pd.DataFrame, metric: str) -> None:
-    """Where the second map is higher or lower."""
+    """Draw where the second map is higher or lower."""
     logarithmic = layers.metric_named(metric).logarithmic
     charts.title(
         "Difference: second against first",

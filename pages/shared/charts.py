@@ -1,4 +1,4 @@
-"""A figure with its title, its table and its download."""
+"""Figures on a page: panels, their titles, keys, tables and downloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IMAGES = "image-format"
 
 
 def title(text: str, help: str | None = None) -> None:
-    """A figure's title. `text` is the product's own words; escape a person's before."""
+    """Write a figure's title. `text` is the product's own words; escape a person's before."""
     st.markdown(f"**{text}**", help=help)
 
 
@@ -79,7 +79,7 @@ def show(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, index: boo
 def show_selectable(
     figure: go.Figure, table: pd.DataFrame, name: str, alt: str, on_point: Callable[[dict[str, Any]], None]
 ) -> None:
-    """As `show`; `on_point` is called with the point that was clicked, before the page runs again."""
+    """Draw as `show` does; `on_point` is called with the point that was clicked, before the page runs again."""
     key = f"figure-{name}"
 
     def follow() -> None:
@@ -92,7 +92,7 @@ def show_selectable(
 
 
 def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
-    """The numbers of a figure, folded away, with their CSV; sent to the browser only when unfolded."""
+    """Offer the numbers of a figure, folded away, with their CSV; sent to the browser only when unfolded."""
     folded = st.expander("Table and download", type="compact", key=f"table-{name}", on_change="rerun")
     if not folded.open:
         return
@@ -112,7 +112,7 @@ def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
 
 
 def text_table(columns: list[str], rows: list[list[str]], alt: str) -> None:
-    """A small table of words and numbers that is read as text, and scrolls by itself on a narrow screen."""
+    """Draw a small table of words and numbers that is read as text and scrolls by itself on a narrow screen."""
     content = pd.DataFrame(
         [[plain(cell) for cell in row] for row in rows], columns=[plain(name) for name in columns]
     )
@@ -149,7 +149,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _image_format(name: str) -> None:
-    """What the camera above a figure saves; one choice for all figures of the session."""
+    """Choose the format that the camera above a figure saves, for all figures of the session."""
     key = f"image-{name}"
     st.session_state[key] = st.session_state.get(_IMAGES, "png")
 

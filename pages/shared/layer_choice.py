@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -13,8 +12,7 @@ from copal_core.store.run_store import RunStore
 from pages.shared import links, runs
 
 
-@dataclass(frozen=True)
-class MapChoice:
+class MapChoice(NamedTuple):
     """One method after one step."""
 
     method: str
@@ -22,7 +20,7 @@ class MapChoice:
 
 
 def choose_map(store: RunStore, default: MapChoice, prefix: str = "", which: str = "") -> MapChoice:
-    """Two boxes, method and step. `prefix` separates the other map of a comparison in the URL."""
+    """Draw two boxes, method and step. `prefix` separates the other map of a comparison in the link."""
     left, right = st.columns(2)
     with left:
         method = links.choose(
@@ -45,7 +43,7 @@ def choose_map(store: RunStore, default: MapChoice, prefix: str = "", which: str
 
 
 def choose_cell(store: RunStore) -> tuple[int, str]:
-    """Block and projection: from the URL, which a click on a map also sets."""
+    """Draw the boxes of block and projection, whose values are in the link, which a click on a map also sets."""
     blocks = list(range(runs.blocks_of(store)))
     left, right = st.columns(2)
     with left:
@@ -56,7 +54,7 @@ def choose_cell(store: RunStore) -> tuple[int, str]:
 
 
 def linked_cell(store: RunStore) -> tuple[int, str]:
-    """The same choice, before its boxes are drawn."""
+    """Return the same choice before its boxes are drawn."""
     blocks = runs.blocks_of(store)
     text, projection = links.read("layer") or "", links.read("projection")
     block = int(text) if text.isdigit() and int(text) < blocks else blocks // 2
@@ -64,7 +62,7 @@ def linked_cell(store: RunStore) -> tuple[int, str]:
 
 
 def follow_click(point: dict[str, Any]) -> None:
-    """A cell of a map was clicked: the link names it."""
+    """Put the cell of a map that was clicked into the link."""
     cell = layers.cell_of(point)
     if cell is not None:
         links.write("layer", cell[0])

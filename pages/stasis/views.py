@@ -19,7 +19,7 @@ from pages.shared.words import GLOSSARY
 
 
 def forgetting(store: RunStore) -> None:
-    """Outcome, and the curve of each domain."""
+    """Draw the outcome, and the curve of each domain."""
     perplexity, methods, domains = runs.table(store, "perplexity"), runs.methods_of(store), store.domains
     if not len(perplexity):
         empty_state(
@@ -81,7 +81,7 @@ def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
 
 
 def _verdict(summary: pd.DataFrame) -> str:
-    """Where COPAL stands in this run, in words, whichever way it falls."""
+    """Say where COPAL stands in this run, whichever way it falls."""
     ranked = summary.sort_values("average")["method"].tolist()
     copal = next(
         (method for method in ranked if method.startswith("copal") and method.endswith(":accumulate")), None
@@ -99,13 +99,13 @@ def _verdict(summary: pd.DataFrame) -> str:
 
 
 def _unlike(config: RunConfig) -> str:
-    """A caution where the methods are not of one size; low rank has the bytes of the masks."""
+    """Return a caution where the methods are not of one size; low rank has the bytes of the masks."""
     alike = len({own_amount(method) for method in config.methods}) == 1
     return "" if alike else f" The methods do not remove the same: {removed(config)}."
 
 
 def matrices(store: RunStore) -> None:
-    """The perplexity matrix of each method, on one colour scale."""
+    """Draw the perplexity matrix of each method, on one colour scale."""
     perplexity, methods = runs.table(store, "perplexity"), runs.methods_of(store)
     if not len(perplexity):
         empty_state(
@@ -118,7 +118,7 @@ def matrices(store: RunStore) -> None:
 
 
 def stasis(store: RunStore) -> None:
-    """Stasis per step and per layer, and the flow between kept and pruned."""
+    """Draw stasis per step and per layer, and the flow between kept and pruned."""
     layers, methods = runs.table(store, "layers"), runs.mask_methods_of(store)
     runs.say_left_out(store)
     by_step = panels.stasis_by_step(layers, methods)
@@ -162,7 +162,7 @@ def stasis(store: RunStore) -> None:
 
 
 def overlap(store: RunStore) -> None:
-    """Mask overlap between methods."""
+    """Draw the mask overlap between methods."""
     overlaps, methods = runs.table(store, "overlaps"), runs.mask_methods_of(store)
     runs.say_left_out(store)
     if len(methods) < 2 or not len(overlaps):

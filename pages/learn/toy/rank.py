@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pages.learn.toy.layer import Array, lost
+from pages.learn.toy.layer import Array
 
 
 def on_line(weight: Array, gram: Array, degrees: float) -> Array:
@@ -15,11 +15,6 @@ def on_line(weight: Array, gram: Array, degrees: float) -> Array:
     v = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
     pull = gram @ v
     return np.outer(weight @ pull / float(v @ pull), v)
-
-
-def losses(weight: Array, gram: Array, degrees: Array) -> Array:
-    """The share of output lost on each line of `degrees`."""
-    return np.array([lost(weight, on_line(weight, gram, float(angle)), gram) for angle in degrees])
 
 
 def whitened(weight: Array, gram: Array) -> Array:
