@@ -128,6 +128,13 @@ def test_figures_compute_nothing(path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "pages").rglob("*.py")), ids=named)
+def test_page_folders_do_not_import_from_one_another(path: Path) -> None:
+    """What two pages need lies in pages.shared, which knows no page."""
+    own = ("pages.shared.", f"pages.{path.relative_to(ROOT).parts[1]}.")
+    assert not [name for name in imports(path) if name.startswith("pages.") and not name.startswith(own)]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_pages_import_torch_only_where_they_compute(path: Path) -> None:
     assert not [name for name in imports(path, module_level=True) if name.split(".")[0] in HEAVY]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -12,29 +13,29 @@ import pandas as pd
 
 from copal_core.errors import RunError
 from copal_core.export.command_line import command_of
-from copal_core.export.sections import Section, sections
+from copal_core.figures import panels
 from copal_core.figures.numbers import MISSING, compact, duration
-from copal_core.figures.template import method_colour, method_dash
+from copal_core.figures.panels import Panel
+from copal_core.figures.template import swatch
 from copal_core.methods.wording import removed
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
 
-_STROKES = {"dash": "9 5", "dot": "2 4", "longdash": "13 5", "dashdot": "9 4 2 4", "longdashdot": "13 4 2 4"}
 _ROWS = 60  # of a table that is shown; its CSV has all
 _PAGE = Path(__file__).with_name("page.html")
 
 
 def write_report(store: RunStore, out: Path) -> Path:
     """Write the report of a run. Raises RunError before anything was measured, or when `out` cannot be written."""
-    found = list(sections(store))
+    found = list(panels.of_run(store))
     if not found:
         raise RunError(f"run '{store.id}' has no perplexity yet; its report is empty; let it go on first")
     files.write_text(out, report_of(store, found))
     return out
 
 
-def report_of(store: RunStore, found: list[Section]) -> str:
-    """The whole file as text."""
+def report_of(store: RunStore, found: list[Panel]) -> str:
+    """Return the whole file as text."""
     from plotly.offline import get_plotlyjs
 
     info = store.info
@@ -43,7 +44,7 @@ def report_of(store: RunStore, found: list[Section]) -> str:
     body = [
         _contents(found),
         _outcome(store),
-        *(_section(section, store) for section in found),
+        *(_section(panel, store) for panel in found),
         _about(store),
     ]
     return Template(_PAGE.read_text(encoding="utf-8")).substitute(
@@ -52,7 +53,7 @@ def report_of(store: RunStore, found: list[Section]) -> str:
         note=f"<p>{_text(note)}</p>" if note else "",
         body="\n".join(body),
         footer=_text(f"Run {store.id}, written by COPAL Explorer. This file needs no network."),
-        figures=_json({section.name: _drawn(section) for section in found}),
+        figures=_json({panel.name: _drawn(panel) for panel in found}),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
     )
 
@@ -66,26 +67,26 @@ def _text(value: object) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON inside a script element: no mark in it can end the element or begin a comment."""
+    """Return JSON for a script element: no mark in it can end the element or begin a comment."""
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _drawn(section: Section) -> dict[str, Any]:
-    figure = json.loads(section.figure.to_json())
+def _drawn(panel: Panel) -> dict[str, Any]:
+    figure = json.loads(panel.figure.to_json())
     for name, axis in figure["layout"].items():
         if name.startswith(("xaxis", "yaxis")) and axis.get("title"):
             axis["title"]["standoff"] = 12  # the app's own page keeps titles off the ticks by itself
-    return {"data": figure["data"], "layout": figure["layout"], "csv": section.table.to_csv(index=False)}
+    return {"data": figure["data"], "layout": figure["layout"], "csv": panel.table.to_csv(index=False)}
 
 
-def _contents(found: list[Section]) -> str:
-    items = "".join(f'<li><a href="#{section.name}">{_text(section.title)}</a></li>' for section in found)
+def _contents(found: list[Panel]) -> str:
+    items = "".join(f'<li><a href="#{panel.name}">{_text(panel.title)}</a></li>' for panel in found)
     return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
 def _outcome(store: RunStore) -> str:
-    """Where the run stands, when it is not finished, and what it warns of."""
+    """Say where the run stands, when it is not finished, and what it warns of."""
     state, lines = store.state(), []
     if state.status != "done":
         lines.append(
@@ -102,26 +103,25 @@ def _outcome(store: RunStore) -> str:
     return "\n".join(lines)
 
 
-def _section(section: Section, store: RunStore) -> str:
-    key = _method_key([str(method) for method in store.config.methods]) if section.method_key else ""
-    name = section.name
+def _section(panel: Panel, store: RunStore) -> str:
+    name = panel.name
     buttons = "".join(
         f'<button type="button" data-image="{name}" data-format="{form}" '
-        f'aria-label="{form.upper()} of: {_text(section.title)}">{form.upper()}</button>'
+        f'aria-label="{form.upper()} of: {_text(panel.title)}">{form.upper()}</button>'
         for form in ("png", "svg")
     )
     return f"""<section id="{name}">
-<h2>{_text(section.title)}</h2>
+<h2>{_text(panel.title)}</h2>
 <figure>
-<figcaption>{_text(section.note)}</figcaption>
-{key}
-<div class="plot" id="plot-{name}" role="img" aria-label="{_text(section.alt)}"
-  style="height:{int(section.figure.layout.height or 320)}px"></div>
+<figcaption>{_text(panel.note)}</figcaption>
+{_method_key(panel.methods)}
+<div class="plot" id="plot-{name}" role="img" aria-label="{_text(panel.alt)}"
+  style="height:{int(panel.figure.layout.height or 320)}px"></div>
 </figure>
 <div class="buttons">{buttons}<button type="button" data-table="{name}"
-  aria-label="CSV of: {_text(section.title)}">CSV</button></div>
+  aria-label="CSV of: {_text(panel.title)}">CSV</button></div>
 <details><summary>Table</summary>
-{_table(section.table, section.title)}
+{_table(panel.table, panel.title)}
 </details>
 <p class="stamp">{_text(_stamp(store))}</p>
 </section>"""
@@ -148,20 +148,14 @@ def _cell(value: object) -> str:
     return f"<td>{_text(value)}</td>"
 
 
-def _method_key(methods: list[str]) -> str:
-    items = []
-    for method in [*methods, "dense"]:
-        dashes = _STROKES.get(method_dash(method), "")
-        items.append(
-            '<li><svg width="34" height="12" aria-hidden="true"><line x1="0" y1="6" x2="34" y2="6" '
-            f'stroke="{method_colour(method)}" stroke-width="3" stroke-dasharray="{dashes}"/></svg>'
-            f"{_text('dense model' if method == 'dense' else method)}</li>"
-        )
-    return f'<ul class="key">{"".join(items)}</ul>'
+def _method_key(methods: Sequence[str]) -> str:
+    names = {"dense": "dense model"}
+    items = (f"<li>{swatch(method)}{_text(names.get(method, method))}</li>" for method in methods)
+    return f'<ul class="key">{"".join(items)}</ul>' if methods else ""
 
 
 def _about(store: RunStore) -> str:
-    """How to repeat the run: command line, texts and versions."""
+    """Tell how to repeat the run: command line, texts and versions."""
     info = store.info
     domains = [
         [

@@ -30,6 +30,9 @@ NEURON_COLOURS = {
 }  # fmt: skip
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
 STRATEGY_DASHES = {"accumulate": "solid", "restart": "dash", "sequential": "dot", "joint": "dashdot"}
+_STROKES = {  # plotly's dashes as SVG has them
+    "solid": "", "dash": "9 5", "dot": "2 4", "longdash": "13 5", "dashdot": "9 4 2 4", "longdashdot": "13 4 2 4",
+}  # fmt: skip
 DENSE_COLOUR = "#808080"
 KEPT_COLOUR, PRUNED_COLOUR, REVIVED_COLOUR = "#0072B2", "#A0A0A0", "#E69F00"
 NEWLY_COLOUR = "#CC79A7"
@@ -138,6 +141,15 @@ def method_colour(method: str) -> str:
 def method_dash(method: str) -> str:
     """The strategy's dash, the same on every page."""
     return "longdash" if method == "dense" else STRATEGY_DASHES.get(_parts(method)[1], "longdashdot")
+
+
+def swatch(method: str, dash: str = "") -> str:
+    """Return a short line of the method's as SVG, for a key. dash: a name of plotly's; by default the strategy's."""
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="34" height="20" viewBox="0 0 34 20" aria-hidden="true">'
+        f'<line x1="0" y1="10" x2="34" y2="10" stroke="{method_colour(method)}" stroke-width="3" '
+        f'stroke-dasharray="{_STROKES[dash or method_dash(method)]}"/></svg>'
+    )
 
 
 def log_ticks(low: float, high: float) -> dict[str, list[Any]]:

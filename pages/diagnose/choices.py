@@ -1,4 +1,4 @@
-"""What the four parts of the Diagnose page share: results to choose from, and what to do where a run has none."""
+"""Results that the four parts of the Diagnose page choose from, and what to do where a run has none."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def name_of(store: RunStore, result: Result) -> str:
 
 
 def nothing_kept(store: RunStore, purpose: str) -> None:
-    """In place of a part that needs weights: why there are none, and how to have them. `purpose`: our own words."""
+    """Say why a part that needs weights has none, and how to have them. purpose: the product's own words."""
     actions.say_outcome()
     with st.container(border=True):
         st.markdown("**This run keeps no masks**")
@@ -77,7 +77,7 @@ def nothing_kept(store: RunStore, purpose: str) -> None:
 
 
 def _minutes(store: RunStore) -> str:
-    """How long computing it takes, where that can be told at once."""
+    """Return how long computing it takes, in words; empty where that cannot be told at once."""
     try:
         description = checkpoints.described(store.config.checkpoint)
     except CopalError:

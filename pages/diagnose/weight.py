@@ -15,7 +15,7 @@ from copal_core.figures.numbers import compact, percent
 from copal_core.store.run_store import RunStore
 from pages.diagnose import weight_maps
 from pages.diagnose.choices import kept, nothing_kept, watched
-from pages.shared import charts, layer_maps, links, runs, tasks, words
+from pages.shared import charts, layer_choice, links, runs, tasks, words
 from pages.shared.text import empty_state, plain
 
 
@@ -26,12 +26,12 @@ def draw(store: RunStore) -> None:
         empty_state("Not begun yet", "The run has not opened its checkpoint; come back once it has.")
         return
     with st.container(border=True):
-        block, projection = layer_maps.choose_cell(store)
+        block, projection = layer_choice.choose_cell(store)
         shape = (int(shapes[projection][0]), int(shapes[projection][1]))
         methods = runs.mask_methods_of(store)
         choice = None
         if methods:
-            choice = layer_maps.choose_map(store, layer_maps.MapChoice(methods[0], len(store.domains)))
+            choice = layer_choice.choose_map(store, layer_choice.MapChoice(methods[0], len(store.domains)))
         left, right = st.columns(2)
         with left:
             row = _number("Output neuron (row)", "row", shape[0])
@@ -39,7 +39,7 @@ def draw(store: RunStore) -> None:
             column = _number("Input feature (column)", "column", shape[1])
     place = Place(block, projection)
     evidence = _evidence(store, place, row)
-    result = Result(choice.method, choice.step) if choice else None
+    result = Result(*choice) if choice else None
     weight_maps.draw(store, place, shape, (row, column), result, evidence)
     if evidence is None:
         return

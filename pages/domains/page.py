@@ -10,7 +10,7 @@ links.through_app(__file__)
 st.title("Domains")
 st.caption("The texts that the model meets, one after another. Their order is the order of the steps.")
 
-from pages.shared import timeline  # noqa: E402  (the title is on the screen before anything else is imported)
+from pages.domains import timeline  # noqa: E402  (the title is on the screen before anything else is imported)
 
 left, right = st.columns([3, 2], gap="large")
 with left:

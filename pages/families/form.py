@@ -13,8 +13,8 @@ from copal_core.figures.numbers import duration, percent
 from copal_core.store.decompositions import DecompositionConfig, Decompositions, DecompositionStore
 from copal_core.store.folder import ACTIVE, status_of
 from pages.shared import actions, checkpoints, layer_desk, links, tasks
+from pages.shared.domain_names import label_of
 from pages.shared.text import empty_state, plain, show_error, show_problem
-from pages.shared.timeline import label_of
 
 _ERROR = "family-error"
 KINDS = {

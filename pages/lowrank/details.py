@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -51,14 +49,12 @@ def _pictures(
     dense = close.dense()
     found = {method: close.picture(method, share) for method in methods if method in shown}
     colours = subspaces.picture_range([dense])
-    places: list[Any] = []
-    while len(places) < 1 + len(found):
-        places += st.columns(3, gap="medium")
+    places = charts.places(1 + len(found), in_row=3)
     with places[0]:
         charts.title("Weight")
         figure = subspaces.picture_figure(dense, layer.shape, colours)
         charts.show(figure, subspaces.picture_table(dense), "picture-weight", "Picture of the weight")
-    for where, (method, picture) in zip(places[1:], found.items(), strict=False):
+    for where, (method, picture) in zip(places[1:], found.items(), strict=True):
         row = readings[readings["method"] == method].iloc[0]
         becomes = lowrank.structure_words(row["kind"], row["amount"], share)
         with where:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -96,10 +94,8 @@ def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) ->
     charts.title("Share of the layer's output that is lost, by bytes kept", help=GLOSSARY["output error"])
     methods = [name for name in layer.table["method"].unique() if " " not in str(name)]
     charts.lowrank_key(methods)
-    places: list[Any] = []
-    while len(places) < len(entry.domains):
-        places += st.columns(min(3, len(entry.domains)), gap="medium")
-    for index, (place, domain) in enumerate(zip(places, entry.domains, strict=False)):
+    places = charts.places(len(entry.domains), in_row=3)
+    for index, (place, domain) in enumerate(zip(places, entry.domains, strict=True)):
         with place:
             charts.title(plain(f"on {domain}"))
             figure = lowrank.curves_figure(layer.table, readings, domain, share)

@@ -19,7 +19,7 @@ from copal_core.statistics.prepared import Entry
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
-from pages.shared import actions, charts, checkpoints, layer_desk, layer_maps, run_panel, runs
+from pages.shared import actions, charts, checkpoints, layer_choice, layer_desk, run_panel, runs
 from pages.shared.layer_desk import Setting
 from pages.shared.text import empty_state, plain, show_error
 from pages.shared.words import GLOSSARY
@@ -104,12 +104,12 @@ def _errors(entry: Entry) -> dict[str, Any] | None:
 
 
 def _open_layer(point: dict[str, Any]) -> None:
-    layer_maps.follow_click(point)
+    layer_choice.follow_click(point)
     st.session_state[_PAGE_AGAIN] = True
 
 
 def rerun_if_asked() -> None:
-    """A fragment's button changed what the page outside the fragment shows."""
+    """Run the whole page again when a fragment's button changed what lies outside the fragment."""
     if st.session_state.pop(_PAGE_AGAIN, False):
         st.rerun(scope="app")
 
@@ -207,7 +207,7 @@ def results(setting: Setting) -> None:
 
 
 def _hybrid_words(store: RunStore) -> None:
-    """What a finished hybrid chose, layer by layer, after the last domain."""
+    """Say what a finished hybrid chose, layer by layer, after the last domain."""
     factors = runs.table(store, "factors")
     last = factors[factors["method"].str.startswith("hybrid") & (factors["step"] == len(store.domains))]
     for method, part in last.groupby("method"):

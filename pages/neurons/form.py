@@ -11,8 +11,8 @@ from copal_core.figures.numbers import duration, several
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import RunSummary
 from pages.shared import actions, checkpoints, draft, runs
+from pages.shared.domain_names import label_of
 from pages.shared.text import plain, show_problem
-from pages.shared.timeline import label_of
 from pages.shared.words import GLOSSARY, neuron_selectors, strategies
 
 SHARES = (5, 10, 20, 30, 50)

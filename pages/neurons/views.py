@@ -30,10 +30,8 @@ def shares(store: RunStore) -> None:
     dense = dict(zip(store.domains, row.tolist(), strict=True))
     st.markdown(_verdict(table))
     charts.method_key(list(dict.fromkeys(table["method"])))
-    places = [st.container()] if len(store.domains) == 1 else []
-    while len(places) < len(store.domains):
-        places += st.columns(2, gap="medium")
-    for index, (place, domain) in enumerate(zip(places, store.domains, strict=False)):
+    places = charts.places(len(store.domains))
+    for index, (place, domain) in enumerate(zip(places, store.domains, strict=True)):
         with place:
             charts.title(
                 f"{index + 1}. {plain(domain)} (perplexity, lower is better)", help=GLOSSARY["perplexity"]

@@ -13,8 +13,8 @@ from copal_core.figures import estimators
 from copal_core.figures.numbers import duration, percent, several, size
 from copal_core.store.run_store import RunStore
 from pages.shared import actions, charts, checkpoints, draft, runs
+from pages.shared.domain_names import label_of
 from pages.shared.text import plain, show_error, show_problem
-from pages.shared.timeline import label_of
 from pages.shared.words import GLOSSARY, criteria, decompositions, neuron_selectors, strategies
 
 _EPSILONS = tuple(3.0 * 10.0**-power for power in range(1, 8))

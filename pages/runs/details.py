@@ -10,7 +10,8 @@ from copal_core.domains import builtins, find, hub_presets
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from pages.runs import compare, trash
-from pages.shared import actions, draft, exports, links, run_panel, runs, timeline
+from pages.shared import actions, draft, exports, links, run_panel, runs
+from pages.shared.domain_names import label_of
 from pages.shared.text import plain
 
 _PAGES = {
@@ -23,7 +24,7 @@ _PAGES = {
 
 
 def show(store: RunStore) -> None:
-    """Everything about `store`; what is not possible says why."""
+    """Draw everything about `store`; a button that cannot be used says why."""
     state = store.state()
     runs.stamp(store)
     _pages(store)
@@ -60,7 +61,7 @@ def _pages(store: RunStore) -> None:
 
 
 def link_to(store: RunStore, page: str) -> str:
-    """The full address of a page with this run; without a browser, the part after the server's name."""
+    """Return the full address of a page with this run; without a browser, the part after the server's name."""
     address = str(getattr(st.context, "url", "") or "")
     base = address.partition("?")[0].rstrip("/")
     base = base.removesuffix("/runs")
@@ -92,7 +93,7 @@ def _branch(store: RunStore) -> None:
         )
         used = set(store.config.domains[: step or 0])
         options = [spec for spec in _domains() if spec not in used]
-        domain = st.selectbox("Next domain", options, key="branch-domain", format_func=timeline.label_of)
+        domain = st.selectbox("Next domain", options, key="branch-domain", format_func=label_of)
         st.button(
             "Branch and start", key="branch-run", type="primary", on_click=_start_branch, args=(store, step, domain),
             disabled=not (step and domain),
@@ -113,14 +114,14 @@ def _undo(store: RunStore) -> None:
 
 
 def _complete(store: RunStore, step: int) -> bool:
-    """Whether every method's perplexity after `step` is known on every domain."""
+    """Return True when every method's perplexity after `step` is known on every domain."""
     table = runs.table(store, "perplexity")
     counts = table[table["step"] == step].groupby("method")["domain"].nunique()
     return all(counts.get(method, 0) >= len(store.domains) for method in runs.methods_of(store))
 
 
 def _domains() -> list[str]:
-    """What may come next: what is built in, what the draft holds, and the hub's presets."""
+    """Return the domains that may come next: built in, in the draft, and the hub's presets."""
     known = [one.name for one in builtins() if one.available]
     return list(dict.fromkeys([*known, *draft.values()["domains"], *hub_presets()]))
 

@@ -14,7 +14,7 @@ from copal_core.figures.layers import Range
 from copal_core.figures.numbers import compact, count, percent
 from copal_core.store.run_store import RunStore
 from pages.shared import charts, links, runs
-from pages.shared.layer_maps import MapChoice
+from pages.shared.layer_choice import MapChoice
 from pages.shared.text import empty_state, plain, show_error
 
 _MAPS = ("score", "kept", "histogram", "edges", "row_kept")

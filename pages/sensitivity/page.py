@@ -13,8 +13,8 @@ st.caption(
 )
 
 # imported after the title is on the screen, as plotly takes a moment
-from pages.sensitivity import cell  # noqa: E402
-from pages.shared import layer_maps, runs  # noqa: E402
+from pages.sensitivity import cell, maps  # noqa: E402
+from pages.shared import layer_choice, runs  # noqa: E402
 from pages.shared.text import empty_state, errors_shown  # noqa: E402
 
 with errors_shown():
@@ -26,9 +26,9 @@ with errors_shown():
             "**Neurons** for neurons.",
         )
     elif store is not None:
-        choices = layer_maps.draw_maps(store)
+        choices = maps.draw(store)
         st.subheader("Inside one layer")
-        cell.draw(store, choices, *layer_maps.choose_cell(store))
+        cell.draw(store, choices, *layer_choice.choose_cell(store))
         st.page_link(
             "pages/diagnose/page.py",
             label="Down to its single weights",

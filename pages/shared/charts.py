@@ -1,15 +1,16 @@
-"""A figure with its title, its table and its download."""
+"""Figures on a page: panels, their titles, keys, tables and downloads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from copal_core.figures.template import LOWRANK_COLOURS, method_colour, method_dash
+from copal_core.figures.panels import Panel
+from copal_core.figures.template import LOWRANK_COLOURS, swatch
 from pages.shared.text import plain
 
 _CONFIG = {
@@ -17,19 +18,56 @@ _CONFIG = {
     "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
 }
 _IMAGES = "image-format"
-_STROKES = {
-    "solid": "",
-    "dash": "9 5",
-    "dot": "2 4",
-    "longdash": "13 5",
-    "dashdot": "9 4 2 4",
-    "longdashdot": "13 4 2 4",
-}
 
 
 def title(text: str, help: str | None = None) -> None:
-    """A figure's title. `text` is the product's own words; escape a person's before."""
+    """Write a figure's title. `text` is the product's own words; escape a person's before."""
     st.markdown(f"**{text}**", help=help)
+
+
+def places(count: int, in_row: int = 2) -> list[Any]:
+    """Return places for `count` figures, `in_row` of them in a row; a narrow screen stacks them in order."""
+    found: list[Any] = []
+    while len(found) < count:
+        found += st.columns(min(in_row, count), gap="medium")
+    return found[:count]
+
+
+def panel(
+    drawn: Panel,
+    *,
+    help: str = "",
+    brief: bool = False,
+    on_point: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Draw a panel: title, note, key, figure, table and download.
+
+    Args:
+        drawn: the panel; names in its texts are escaped here.
+        help: more words beside the title, the product's own.
+        brief: the note stands beside the title too, where there is no room for it.
+        on_point: see `show_selectable`.
+    """
+    title(plain(drawn.title), help=f"{plain(drawn.note) if brief else ''} {help}".strip() or None)
+    if not brief:
+        st.caption(plain(drawn.note))
+        if drawn.methods:
+            method_key(drawn.methods, dense=False)
+    if on_point is None:
+        show(drawn.figure, drawn.table, drawn.name, drawn.alt)
+    else:
+        show_selectable(drawn.figure, drawn.table, drawn.name, drawn.alt, on_point)
+
+
+def row_of_panels(drawn: Sequence[Panel]) -> None:
+    """Draw panels of one kind, two in a row; their note and key, which they have in common, once above them."""
+    st.caption(plain(drawn[0].note))
+    if drawn[0].methods:
+        method_key(drawn[0].methods, dense=False)
+    for place, one in zip(places(len(drawn)), drawn, strict=True):
+        with place:
+            title(plain(one.title))
+            show(one.figure, one.table, one.name, one.alt)
 
 
 def show(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, index: bool = False) -> None:
@@ -41,7 +79,7 @@ def show(figure: go.Figure, table: pd.DataFrame, name: str, alt: str, index: boo
 def show_selectable(
     figure: go.Figure, table: pd.DataFrame, name: str, alt: str, on_point: Callable[[dict[str, Any]], None]
 ) -> None:
-    """As `show`; `on_point` is called with the point that was clicked, before the page runs again."""
+    """Draw as `show` does; `on_point` is called with the point that was clicked, before the page runs again."""
     key = f"figure-{name}"
 
     def follow() -> None:
@@ -54,7 +92,7 @@ def show_selectable(
 
 
 def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
-    """The numbers of a figure, folded away, with their CSV; sent to the browser only when unfolded."""
+    """Offer the numbers of a figure, folded away, with their CSV; sent to the browser only when unfolded."""
     folded = st.expander("Table and download", type="compact", key=f"table-{name}", on_change="rerun")
     if not folded.open:
         return
@@ -74,45 +112,35 @@ def table_below(table: pd.DataFrame, name: str, index: bool = False) -> None:
 
 
 def text_table(columns: list[str], rows: list[list[str]], alt: str) -> None:
-    """A small table of words and numbers that is read as text, and scrolls by itself on a narrow screen."""
+    """Draw a small table of words and numbers that is read as text and scrolls by itself on a narrow screen."""
     content = pd.DataFrame(
         [[plain(cell) for cell in row] for row in rows], columns=[plain(name) for name in columns]
     )
     st.table(content, hide_index=True, alt=alt, width="content")
 
 
-def method_key(methods: list[str], dense: bool = True) -> None:
-    """Which colour and dash is which method: drawn once for all figures of a page."""
-    with st.container(horizontal=True, gap="medium"):
-        for method in [*methods, *(["dense"] if dense else [])]:
-            name = "dense model" if method == "dense" else method
-            with st.container(
-                horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False
-            ):
-                st.image(_swatch(method), width=34, alt=f"line of {name}")
-                st.caption(plain(name), width="content")
-
-
-def lowrank_key(methods: list[str]) -> None:
-    """Which colour is which method where no strategy is at work: masks solid, low rank dashed."""
-    with st.container(horizontal=True, gap="medium"):
-        for method in methods:
-            with st.container(
-                horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False
-            ):
-                dash = "dash" if method in LOWRANK_COLOURS else "solid"
-                st.image(_swatch(f"{method}:none", dash), width=34, alt=f"line of {method}")
-                st.caption(plain(method), width="content")
-
-
-def _swatch(method: str, dash: str = "") -> str:
-    """A short line as SVG; only colours and dashes of our own go into it."""
-    dashes = _STROKES[dash or method_dash(method)]
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="34" height="20" viewBox="0 0 34 20">'
-        f'<line x1="0" y1="10" x2="34" y2="10" stroke="{method_colour(method)}" stroke-width="3" '
-        f'stroke-dasharray="{dashes}"/></svg>'
+def method_key(methods: Sequence[str], dense: bool = True) -> None:
+    """Draw which colour and dash is which method, once for all figures of a page."""
+    _key(
+        {"dense model" if name == "dense" else name: swatch(name) for name in [*methods, *["dense"] * dense]}
     )
+
+
+def lowrank_key(methods: Sequence[str]) -> None:
+    """Draw which colour is which method where no strategy is at work: masks solid, low rank dashed."""
+    dashes = {name: "dash" if name in LOWRANK_COLOURS else "solid" for name in methods}
+    _key({name: swatch(f"{name}:none", dash) for name, dash in dashes.items()})
+
+
+def _key(lines: dict[str, str]) -> None:
+    """Draw names, each beside its line as SVG."""
+    with st.container(horizontal=True, gap="medium"):
+        for name, line in lines.items():
+            with st.container(
+                horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False
+            ):
+                st.image(line, width=34, alt=f"line of {name}")
+                st.caption(plain(name), width="content")
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -121,7 +149,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _image_format(name: str) -> None:
-    """What the camera above a figure saves; one choice for all figures of the session."""
+    """Choose the format that the camera above a figure saves, for all figures of the session."""
     key = f"image-{name}"
     st.session_state[key] = st.session_state.get(_IMAGES, "png")
 

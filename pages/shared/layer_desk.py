@@ -22,8 +22,8 @@ from copal_core.figures import lowrank
 from copal_core.figures.numbers import duration, size
 from copal_core.statistics import prepared
 from pages.shared import checkpoints, draft, links, tasks
+from pages.shared.domain_names import label_of
 from pages.shared.text import plain
-from pages.shared.timeline import label_of
 from pages.shared.words import GLOSSARY
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def progress(store: RunStore, key: str = "", details: Callable[[RunState], None]
 
 
 def _filling_map(store: RunStore, state: RunState) -> None:
-    """The sensitivity of the method at work, block by block as it is computed."""
+    """Draw the sensitivity of the method at work, block by block as it is computed."""
     if not state.method or state.step < 1:
         return
     if state.method not in runs.mask_methods_of(store):

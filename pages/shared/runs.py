@@ -31,7 +31,7 @@ _STATUS = {
 
 
 def open_linked() -> RunStore | None:
-    """The run named in the URL. Raises CopalError when there is no such run."""
+    """Return the run named in the link. Raises CopalError when there is no such run."""
     run_id = links.read("run")
     return Runs().open(run_id) if run_id else None
 
@@ -112,7 +112,7 @@ def tiles(store: RunStore, method: str, step: int, block: int, projection: str) 
 
 
 def version(store: RunStore) -> Version:
-    """Changes whenever the run's records do."""
+    """Return a value that changes whenever the run's records do."""
     return store.records.version()
 
 
@@ -163,7 +163,7 @@ def step_name(store: RunStore, step: int) -> str:
 
 
 def show_warnings(store: RunStore) -> None:
-    """What a reader should know before believing a figure, folded away."""
+    """Say what a reader should know before believing a figure, folded away."""
     found = table(store, "warnings")
     bad = table(store, "perplexity")
     broken = int(bad["nonfinite_batches"].sum()) if len(bad) else 0
@@ -212,7 +212,7 @@ def line(run: RunSummary) -> str:
 
 
 def why_not(run_id: str) -> CopalError:
-    """Why a run that the list does not have cannot be opened."""
+    """Return why a run that the list does not have cannot be opened."""
     try:
         Runs().open(run_id)
     except CopalError as error:

@@ -1,17 +1,14 @@
-"""What the Stasis and forgetting page is made of."""
+"""Views of the Stasis and forgetting page: outcome, perplexity matrices, moving masks and their overlap."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 import streamlit as st
 
-from copal_core.analysis.metrics import expected_jaccard
 from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.config import RunConfig
 from copal_core.figures import forgetting as forgetting_figures
+from copal_core.figures import panels
 from copal_core.figures import stasis as stasis_figures
 from copal_core.figures.numbers import compact, percent, signed
 from copal_core.methods.wording import own_amount, removed
@@ -22,7 +19,7 @@ from pages.shared.words import GLOSSARY
 
 
 def forgetting(store: RunStore) -> None:
-    """Outcome, and the curve of each domain."""
+    """Draw the outcome, and the curve of each domain."""
     perplexity, methods, domains = runs.table(store, "perplexity"), runs.methods_of(store), store.domains
     if not len(perplexity):
         empty_state(
@@ -35,20 +32,7 @@ def forgetting(store: RunStore) -> None:
     if len(summary):
         _outcome(store, summary, dense)
     st.subheader("Perplexity of each domain", help=GLOSSARY["perplexity"])
-    st.caption("Lower is better. The vertical band marks the step at which the domain itself was added.")
-    charts.method_key(methods)
-    tables = [forgetting_figures.curve_table(perplexity, methods, domains, domain) for domain in domains]
-    for index, (place, domain) in enumerate(zip(_in_pairs(len(domains)), domains, strict=True)):
-        with place:
-            charts.title(f"{index + 1}. {plain(domain)}")
-            table = tables[index]
-            figure = forgetting_figures.curve_figure(table, added=index + 1, beside=tables)
-            charts.show(
-                figure,
-                table,
-                f"curve-{index + 1}",
-                f"Perplexity on domain {index + 1} after each step, by method",
-            )
+    charts.row_of_panels(panels.curves(perplexity, methods, domains))
     runs.stamp(store)
 
 
@@ -83,38 +67,21 @@ def _outcome(store: RunStore, summary: pd.DataFrame, dense: float) -> None:
                 width="content",
                 help=GLOSSARY["bwt"],
             )
-    left, right = st.columns(2)
+    left, right = charts.places(2)
     with left:
-        charts.title(
-            "Average perplexity after the last step (lower is better)",
-            help="The dashed line is the dense model.",
-        )
-        table = summary[["method", "average"]]
-        charts.show(
-            forgetting_figures.average_figure(summary, dense),
-            table,
-            "average",
-            "Average perplexity by method",
-        )
+        charts.panel(panels.average(summary, dense), brief=True)
     with right:
-        charts.title(
-            "Backward transfer (lower is better)",
-            help=f"{GLOSSARY['bwt']} In the table: {GLOSSARY['fwt']} Forgetting: {GLOSSARY['forgetting']}",
-        )
         if len(store.domains) < 2:
             empty_state(
                 "Needs two domains", "With one domain nothing can be forgotten. Add another on **Domains**."
             )
         else:
-            table = summary.drop(columns="average")
-            charts.show(
-                forgetting_figures.transfer_figure(summary), table, "transfer", "Backward transfer by method"
-            )
+            charts.panel(panels.transfer(summary), brief=True, help=f"Forgetting: {GLOSSARY['forgetting']}")
     runs.stamp(store)
 
 
 def _verdict(summary: pd.DataFrame) -> str:
-    """Where COPAL stands in this run, in words, whichever way it falls."""
+    """Say where COPAL stands in this run, whichever way it falls."""
     ranked = summary.sort_values("average")["method"].tolist()
     copal = next(
         (method for method in ranked if method.startswith("copal") and method.endswith(":accumulate")), None
@@ -132,13 +99,13 @@ def _verdict(summary: pd.DataFrame) -> str:
 
 
 def _unlike(config: RunConfig) -> str:
-    """A caution where the methods are not of one size; low rank has the bytes of the masks."""
+    """Return a caution where the methods are not of one size; low rank has the bytes of the masks."""
     alike = len({own_amount(method) for method in config.methods}) == 1
     return "" if alike else f" The methods do not remove the same: {removed(config)}."
 
 
 def matrices(store: RunStore) -> None:
-    """The perplexity matrix of each method, on one colour scale."""
+    """Draw the perplexity matrix of each method, on one colour scale."""
     perplexity, methods = runs.table(store, "perplexity"), runs.methods_of(store)
     if not len(perplexity):
         empty_state(
@@ -146,50 +113,24 @@ def matrices(store: RunStore) -> None:
         )
         return
     st.subheader("Perplexity matrix", help=GLOSSARY["perplexity"])
-    st.caption(
-        "Rows: after each step. Columns: domains. Colour: how many times the dense model's perplexity, on one scale: "
-        "pale blue is as good as dense, orange is forgotten."
-    )
-    tables = {
-        method: forgetting_figures.matrix_table(perplexity, method, store.domains) for method in methods
-    }
-    colours = forgetting_figures.ratio_range(list(tables.values()))
-    for index, (place, (method, table)) in enumerate(
-        zip(_in_pairs(len(tables)), tables.items(), strict=True)
-    ):
-        with place:
-            charts.title(plain(method))
-            figure = forgetting_figures.matrix_figure(table, colours)
-            charts.show(figure, table, f"matrix-{index + 1}", f"Perplexity matrix of {method}", index=True)
+    charts.row_of_panels(panels.matrices(perplexity, methods, store.domains))
     runs.stamp(store)
 
 
-def _in_pairs(count: int) -> list[Any]:
-    """Places for `count` figures, two in a row; a narrow screen stacks them in order."""
-    places: list[Any] = []
-    while len(places) < count:
-        places += st.columns(2, gap="medium")
-    return places[:count]
-
-
 def stasis(store: RunStore) -> None:
-    """Stasis per step and per layer, and the flow between kept and pruned."""
+    """Draw stasis per step and per layer, and the flow between kept and pruned."""
     layers, methods = runs.table(store, "layers"), runs.mask_methods_of(store)
     runs.say_left_out(store)
-    table = stasis_figures.step_table(layers, methods)
-    if not len(table):
+    by_step = panels.stasis_by_step(layers, methods)
+    if by_step is None:
         empty_state(
             "No second step yet",
             "Stasis compares two steps: it appears once a run with two domains has finished both.",
             domains="Put a second domain in order",
         )
         return
-    charts.title("Stasis by step", help=GLOSSARY["stasis"])
-    st.caption(
-        "At 100 % the mask no longer moves; two masks chosen independently would meet at the sparsity."
-    )
-    charts.method_key(methods, dense=False)
-    charts.show(stasis_figures.step_figure(table), table, "stasis", "Stasis after each step, by method")
+    charts.panel(by_step)
+    table = by_step.table
     with st.container(border=True):
         left, right = st.columns(2)
         with left:
@@ -221,7 +162,7 @@ def stasis(store: RunStore) -> None:
 
 
 def overlap(store: RunStore) -> None:
-    """Mask overlap between methods."""
+    """Draw the mask overlap between methods."""
     overlaps, methods = runs.table(store, "overlaps"), runs.mask_methods_of(store)
     runs.say_left_out(store)
     if len(methods) < 2 or not len(overlaps):
@@ -241,12 +182,8 @@ def overlap(store: RunStore) -> None:
         with right:
             options = ["all", *PROJECTIONS]
             projection = links.choose("Projection", "projection", options, "all")
-    charts.title("Overlap of pruned weights between methods", help=GLOSSARY["jaccard"])
-    by_chance = expected_jaccard(store.config.structure.removed)
-    st.caption(f"Jaccard index: 1 is the same mask; two independent masks would have {by_chance:.2f}.")
-    table = stasis_figures.overlap_table(overlaps, methods, step, "" if projection == "all" else projection)
-    charts.show(
-        stasis_figures.overlap_figure(table), table, "overlap", "Mask overlap between methods", index=True
-    )
-    if np.isnan(table.to_numpy(float)).any():
+    chosen = "" if projection == "all" else projection
+    shared = panels.overlap(overlaps, methods, step, store.config.structure.removed, chosen)
+    charts.panel(shared, help=GLOSSARY["jaccard"])
+    if shared.table.isna().to_numpy().any():
         st.caption("Empty cells: a method that has not finished this step.")

@@ -120,10 +120,12 @@ def test_errors_and_the_best_line_are_the_decompositions() -> None:
     np.testing.assert_allclose(best, theirs, atol=1e-5)
     error = relative_error(torch.tensor(dense), torch.tensor(best), torch.tensor(sums.gram))
     assert lost(dense, best, sums.gram) == pytest.approx(error, rel=1e-9)
-    every = rank.losses(dense, sums.gram, np.arange(0.0, 180.0, 0.5))
+    angles = np.arange(0.0, 180.0, 0.5)
+    lines = (rank.on_line(dense, sums.gram, angle) for angle in angles)
+    every = np.array([lost(dense, line, sums.gram) for line in lines])
     assert every.min() == pytest.approx(error, rel=1e-2)
     assert every.min() >= error - 1e-12
-    found = float(np.arange(0.0, 180.0, 0.5)[every.argmin()])
+    found = float(angles[every.argmin()])
     assert rank.direction(best) == pytest.approx(found, abs=0.5)
 
 

@@ -15,7 +15,9 @@ from streamlit.testing.v1 import AppTest
 from copal_core.config import Protocol, RunConfig, Structure, Windows
 from copal_core.errors import Cancelled
 from copal_core.experiment import loop
+from copal_core.figures import panels
 from copal_core.store.runs import Runs
+from pages.shared.text import plain
 from tests.pages.conftest import PAGES
 
 Opener = Callable[..., AppTest]
@@ -197,6 +199,18 @@ def test_overlap_and_stasis_views(open_page: Opener, finished_run: str) -> None:
     app = open_page("stasis", run=finished_run, view="overlap", step="2", projection="q_proj")
     assert figures(app) == 1
     assert "0.33" in text_of(app)  # two independent masks of one half
+
+
+def test_the_page_draws_the_panels_of_the_report(finished_run: str, open_page: Opener) -> None:
+    titles = set()
+    for view in ("forgetting", "matrix", "stasis", "overlap"):
+        app = open_page("stasis", run=finished_run, view=view)
+        titles |= {markdown.value for markdown in app.markdown}
+    wanted = [
+        panel for panel in panels.of_run(Runs().open(finished_run)) if not panel.name.startswith("layers")
+    ]
+    assert len(wanted) > 6
+    assert {f"**{plain(panel.title)}**" for panel in wanted} <= titles
 
 
 def test_unfinished_run_shows_what_there_is(

@@ -15,7 +15,7 @@ from copal_core.cli.main import main
 from copal_core.config import RunConfig
 from copal_core.errors import RunError
 from copal_core.export.report import write_report
-from copal_core.export.sections import sections
+from copal_core.figures import panels
 from copal_core.store import shelf
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import RECORDED, Runs
@@ -91,7 +91,7 @@ def test_every_figure_has_words_table_stamp_and_buttons(recorded: Path) -> None:
 
 
 def test_the_figures_hold_the_runs_numbers(computed: RunStore) -> None:
-    found = {section.name: section for section in sections(computed)}
+    found = {panel.name: panel for panel in panels.of_run(computed)}
     for entry in result_of(computed)["methods"]:
         row = found["average"].table.set_index("method").loc[entry["method"]]
         assert row["average"] == pytest.approx(entry["average_perplexity"])

@@ -30,7 +30,8 @@ from copal_core.store import shelf
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from copal_core.system import files
-from pages.shared import tasks, uploads
+from pages.domains import uploads
+from pages.shared import tasks
 from tests.support import ended_by
 
 KINDS = ("run.json", "status.json", "results.sqlite", "events.jsonl", "block-001.safetensors", "worker.lock")

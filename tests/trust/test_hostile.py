@@ -18,7 +18,8 @@ from copal_core.store.decompositions import Decompositions
 from copal_core.store.groups import Groups
 from copal_core.store.runs import Runs
 from copal_core.store.shelf import restore
-from pages.shared import links, uploads
+from pages.domains import uploads
+from pages.shared import links
 from pages.shared.text import plain
 
 NASTY = (

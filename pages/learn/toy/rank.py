@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pages.learn.toy.layer import Array, lost
+from pages.learn.toy.layer import Array
 
 
 def on_line(weight: Array, gram: Array, degrees: float) -> Array:
@@ -17,20 +17,9 @@ def on_line(weight: Array, gram: Array, degrees: float) -> Array:
     return np.outer(weight @ pull / float(v @ pull), v)
 
 
-def losses(weight: Array, gram: Array, degrees: Array) -> Array:
-    """The share of output lost on each line of `degrees`."""
-    return np.array([lost(weight, on_line(weight, gram, float(angle)), gram) for angle in degrees])
-
-
 def whitened(weight: Array, gram: Array) -> Array:
     """The rank-1 layer that loses least output: SVD of W L with H = L Lᵀ, U₁U₁ᵀ W (SVD-LLM, arXiv:2403.07378)."""
     left = np.linalg.svd(weight @ np.linalg.cholesky(gram), full_matrices=False)[0][:, :1]
-    return left @ (left.T @ weight)
-
-
-def plain(weight: Array) -> Array:
-    """The rank-1 layer nearest to the weights themselves, whatever the text: truncated SVD."""
-    left = np.linalg.svd(weight, full_matrices=False)[0][:, :1]
     return left @ (left.T @ weight)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
 from copal_core.domains import builtins, find, hub_presets
 from copal_core.errors import CopalError
-from pages.shared import checkpoints, draft, tasks, uploads
+from pages.domains import uploads
+from pages.shared import checkpoints, draft, tasks
+from pages.shared.domain_names import is_upload, label_of
 from pages.shared.text import empty_state, plain, show_error, show_problem
 
 _PRESET_NOTES = {
@@ -17,21 +17,6 @@ _PRESET_NOTES = {
     "hub:c4": "Web pages, streamed: nothing is downloaded whole.",
 }
 _MOST = 64
-
-
-def label_of(spec: str) -> str:
-    """What a domain is called on the page."""
-    known = {**hub_presets(), **{one.name: one.label for one in builtins()}}
-    if spec in known:
-        return known[spec]
-    path, hash_sign, column = spec.rpartition("#") if "#" in spec else (spec, "", "")
-    if _is_upload(spec):
-        return Path(path).name + (f", column {column}" if hash_sign else "")
-    return spec
-
-
-def _is_upload(spec: str) -> bool:
-    return spec.startswith(f"{uploads.folder()}/")
 
 
 def show() -> None:
@@ -45,7 +30,7 @@ def show() -> None:
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"step-{index}"):
             with st.container(width="stretch", gap="xsmall"):
                 st.markdown(f"**{index + 1}. {plain(label_of(spec))}**")
-                st.caption("Your file" if _is_upload(spec) else plain(spec))
+                st.caption("Your file" if is_upload(spec) else plain(spec))
             _buttons(index, spec, len(specs))
     if len(specs) == 1:
         st.caption("With one domain nothing can be forgotten; add a second to compare.")
