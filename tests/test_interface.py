@@ -195,12 +195,10 @@ def test_figures_are_plotly_figures_with_data(name: str, every_method: copal.Run
     choices = {"method": "wanda:accumulate", "step": 2, "domain": every_method.domains[1]}
     figure = every_method.figure(name, **{choice: choices[choice] for choice in taken})
     assert isinstance(figure, go.Figure) and len(figure.data)
-    for trace in figure.data:
-        values = (
-            next(v for v in (trace.z, trace.y) if v is not None)
-            if trace.type != "sankey"
-            else trace.link.value
-        )
+    numbers = {"bar": "x", "scatter": "y", "heatmap": "z"}
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]  # what lies on a map only marks cells
+    for trace in maps or figure.data:
+        values = trace.link.value if trace.type == "sankey" else trace[numbers[trace.type]]
         assert np.isfinite(np.asarray(values, dtype=float)).any()
 
 
