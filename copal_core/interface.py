@@ -46,6 +46,7 @@ def prune(
     group: Literal["row", "layer"] | None = None,
     calibration: str | Windows = "16x256",
     evaluation: str | Windows = "12x256",
+    seed: int = 0,
     runs: str | Path | None = None,
     title: str = "",
     progress: Progress = True,
@@ -65,10 +66,11 @@ def prune(
         group: scores are compared within each "row" (default) or the whole "layer".
         calibration: COUNTxLENGTH windows of each domain that importance is estimated from.
         evaluation: COUNTxLENGTH other windows that perplexity is measured on.
+        seed: decides which windows are drawn.
         runs: folder of the run; the app's own by default.
         title: of the run, for the list of runs.
         progress: True for a bar, False for silence, or a function that receives every event of the run.
-        **protocol: the other settings: seed, propagate, device, dtype, map_size.
+        **protocol: the other settings: propagate, device, dtype, map_size.
 
     Returns:
         The pruned model, its masks, and the run with everything that was measured.
@@ -96,6 +98,7 @@ def prune(
         group=group,
         calibration=calibration,
         evaluation=evaluation,
+        seed=seed,
         runs=runs,
         title=title,
         progress=progress,
@@ -139,7 +142,7 @@ def run(
             f"'{next(iter(settings))}' is given beside a configuration; put it into the configuration"
         )
     checked = check_names(config or _config(**settings))
-    return Run(_runs(runs).create(checked, title)).resume(progress)
+    return Run(Runs(Path(runs) if runs else None).create(checked, title)).resume(progress)
 
 
 def perplexity(
@@ -214,7 +217,7 @@ def open_run(run_id: str, runs: str | Path | None = None) -> Run:
     >>> copal.open_run("recorded-smollm2-135m").status
     'done'
     """
-    store = _runs(runs).open(run_id)
+    store = Runs(Path(runs) if runs else None).open(run_id)
     _ = store.config, store.info  # a damaged folder is refused here
     return Run(store)
 
@@ -228,7 +231,7 @@ def list_runs(runs: str | Path | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [asdict(summary) for summary in _runs(runs).list()]
+    rows = [asdict(summary) for summary in Runs(Path(runs) if runs else None).list()]
     return pd.DataFrame(rows, columns=[field.name for field in fields(RunSummary)])
 
 
@@ -535,7 +538,8 @@ def _config(
     if in_memory:
         dtype = str(checkpoint.dtype).removeprefix("torch.")
         known = dtype if dtype in ("float32", "bfloat16", "float16") else "auto"
-        protocol = {"device": str(checkpoint.device), "dtype": known, **protocol}
+        device = str(checkpoint.device) if checkpoint.device.type in ("cpu", "cuda") else "auto"
+        protocol = {"device": device, "dtype": known, **protocol}
     return RunConfig(
         domains=write_texts(domains),
         methods=methods,
@@ -593,7 +597,3 @@ def _reporting(progress: Progress) -> Iterator[Callable[[dict[str, Any]], None]]
             bar.update(100 * event["progress"] - bar.n)
 
         yield move
-
-
-def _runs(folder: str | Path | None) -> Runs:
-    return Runs(None if folder is None else Path(folder))

@@ -19,7 +19,7 @@ from copal_core.errors import Cancelled
 from copal_core.figures.by_name import FIGURES
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, SIZES
 
 QUICK: dict[str, Any] = {"calibration": "3x24", "evaluation": "2x24", "map_size": 8, "progress": False}
 
@@ -79,11 +79,19 @@ def test_the_examples_of_the_docstrings(name: str, runs: Runs, monkeypatch: pyte
 def test_a_model_in_memory_is_pruned_and_left_alone(
     held: tuple[Any, Any], documents: Any, runs: Runs
 ) -> None:
-    model = copy.deepcopy(held[0]).train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).train()
+    before, config = (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        model.config.to_dict(),
+    )
     made = copal.prune(model, held[1], domains=documents, sparsity=0.4, **QUICK)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert model.config.to_dict() == config
     assert made.model is not model and type(made.model) is type(model)
     assert runs.list()[0].id == made.run.id
     assert made.run.domains == ["code.jsonl", "drama.jsonl"]
@@ -195,12 +203,10 @@ def test_figures_are_plotly_figures_with_data(name: str, every_method: copal.Run
     choices = {"method": "wanda:accumulate", "step": 2, "domain": every_method.domains[1]}
     figure = every_method.figure(name, **{choice: choices[choice] for choice in taken})
     assert isinstance(figure, go.Figure) and len(figure.data)
-    for trace in figure.data:
-        values = (
-            next(v for v in (trace.z, trace.y) if v is not None)
-            if trace.type != "sankey"
-            else trace.link.value
-        )
+    numbers = {"bar": "x", "scatter": "y", "heatmap": "z"}
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]  # what lies on a map only marks cells
+    for trace in maps or figure.data:
+        values = trace.link.value if trace.type == "sankey" else trace[numbers[trace.type]]
         assert np.isfinite(np.asarray(values, dtype=float)).any()
 
 

@@ -19,7 +19,11 @@ def save_model(model: Any, tokenizer: Any) -> str:
     kind = type(model).__name__
     shape_from_config({**model.config.to_dict(), "architectures": [kind]}, f"the {kind} in memory")
     with tempfile.TemporaryDirectory(dir=paths.process_folder()) as saved:
-        model.save_pretrained(saved)
+        described = dict(vars(model.config))
+        try:
+            model.save_pretrained(saved)
+        finally:
+            vars(model.config).update(described)  # saving writes the dtype and the class into the caller's own
         tokenizer.save_pretrained(saved)
         digest = hashlib.sha256()
         for path in sorted(path for path in Path(saved).rglob("*") if path.is_file()):
