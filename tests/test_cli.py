@@ -169,7 +169,7 @@ def test_structure_as_it_is_asked_for(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], described: str
 ) -> None:
     seen: list[RunConfig] = []
-    monkeypatch.setattr("copal_core.cli.main.print_plan", lambda config, as_json: seen.append(config))
+    monkeypatch.setattr("copal_core.cli.runs.print_plan", lambda config, as_json: seen.append(config))
     assert main([*arguments, *given, "--plan"]) == 0
     assert str(seen[0].structure) == described
     assert RunConfig.from_json(seen[0].canonical()) == seen[0]
@@ -196,7 +196,7 @@ def test_a_relative_file_is_found_from_another_folder(
     assert relative != arguments
     monkeypatch.chdir(home)
     with monkeypatch.context() as patch:  # made, and nothing sampled yet
-        patch.setattr("copal_core.cli.main._compute", lambda store, options: 0)
+        patch.setattr("copal_core.cli.runs._compute_and_print", lambda store, options: None)
         assert run_here(capsys, *relative)[0] == 0
     (made,) = runs.list()
     assert runs.open(made.id).config.domains == tuple(texts[:2])
@@ -206,7 +206,7 @@ def test_a_relative_file_is_found_from_another_folder(
     # a branch made from one folder, and resumed from another
     (elsewhere / "next.txt").write_text(Path(texts[2]).read_text())
     with monkeypatch.context() as patch:
-        patch.setattr("copal_core.cli.main._compute", lambda store, options: 0)
+        patch.setattr("copal_core.cli.runs._compute_and_print", lambda store, options: None)
         assert run_here(capsys, "branch", made.id, "--step", "1", "--domain", "next.txt")[0] == 0
     monkeypatch.chdir(home)
     branched = next(run for run in runs.list() if run.id != made.id)

@@ -6,19 +6,21 @@ import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+from copal_core.cli.options import AddCommand, with_runs
 from copal_core.errors import RunError
 from copal_core.system.shipped import app
 
 
-def add_options(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--port", type=int, default=8501)
-    made.add_argument("--headless", action="store_true", help="do not open a browser")
-    made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
+def add_commands(command: AddCommand) -> None:
+    """Add the command to the parser."""
+    added = command("app", _open_app, "Open the app in the browser, on this machine only.", json=False)
+    added.add_argument("--port", type=int, default=8501)
+    added.add_argument("--headless", action="store_true", help="do not open a browser")
+    with_runs(added)
 
 
-def open_app(options: argparse.Namespace) -> int:
+def _open_app(options: argparse.Namespace) -> int:
     """Serve the app until it is interrupted. Raises RunError when its files are not there."""
     main = app()
     if not main.is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,21 +11,21 @@ from typing import Any
 
 from copal_core.analysis.diagnosis.evidence import Place
 from copal_core.analysis.diagnosis.kept import Result
+from copal_core.cli.options import AddCommand, with_run
+from copal_core.cli.output import print_json, tell, tell_step
 from copal_core.cli.signals import stop_on_signal
 from copal_core.errors import InvalidValueError
 from copal_core.store.folder import RunState
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 
-AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
-
 
 def add_commands(command: AddCommand) -> None:
-    """Add the commands to the parser through `command(name, function, summary)`."""
+    """Add the commands to the parser."""
     attribute = command(
         "attribute", _attribute, "Restore earlier weights part by part and measure what that returns."
     )
-    _add_run(attribute)
+    with_run(attribute)
     attribute.add_argument("--method", required=True)
     attribute.add_argument(
         "--domain", required=True, help="the forgotten one: its name, or its number from 1"
@@ -40,7 +39,7 @@ def add_commands(command: AddCommand) -> None:
     losses = command(
         "losses", _losses, "Loss of every token of a text, in the dense model and in results of a run."
     )
-    _add_run(losses)
+    with_run(losses)
     losses.add_argument(
         "--model", action="append", required=True, metavar="METHOD@STEP", help="once for each"
     )
@@ -51,22 +50,16 @@ def add_commands(command: AddCommand) -> None:
     inspect = command(
         "inspect", _inspect, "One weight: its value after every step, and how close it is to going."
     )
-    _add_run(inspect)
+    with_run(inspect)
     inspect.add_argument("--block", type=int, required=True)
     inspect.add_argument("--projection", required=True)
     inspect.add_argument("--row", type=int, required=True, help="output neuron, from 0")
     inspect.add_argument("--column", type=int, required=True, help="input feature, from 0")
-    _add_run(
-        command("health", _health, "What in a run deserves a second look, with its place and what to do.")
-    )
+    words = "What in a run deserves a second look, with its place and what to do."
+    with_run(command("health", _health, words))
 
 
-def _add_run(made: argparse.ArgumentParser) -> None:
-    made.add_argument("run")
-    made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
-
-
-def _attribute(options: argparse.Namespace) -> int:
+def _attribute(options: argparse.Namespace) -> None:
     from copal_core.analysis.diagnosis.attributing import compute
     from copal_core.analysis.diagnosis.attributions import Attribution, request_for
 
@@ -79,12 +72,11 @@ def _attribute(options: argparse.Namespace) -> int:
     with stop_on_signal() as stopped:
         compute(attribution, _teller(), lambda: stopped() or attribution.cancel_requested())
     result = attribution.result()
-    print(json.dumps(result, ensure_ascii=False)) if options.json else _print_ranking(result)
-    return 0
+    print_json(result) if options.json else _print_ranking(result)
 
 
 def _domain_number(store: RunStore, text: str) -> int:
-    """A domain by its name or its number. Raises InvalidValueError for one that is not in the run."""
+    """Return a domain's number, given that or its name. Raises InvalidValueError for one that is not in the run."""
     names = store.domains
     if text in names:
         return names.index(text) + 1
@@ -94,16 +86,16 @@ def _domain_number(store: RunStore, text: str) -> int:
 
 
 def _teller() -> Callable[[RunState], None]:
-    """One line on stderr whenever the phase changes, and each tenth of the way."""
+    """Return a function that prints a line whenever the phase changes, and each tenth of the way."""
     said: set[str] = set()
 
-    def tell(state: RunState) -> None:
+    def tell_state(state: RunState) -> None:
         line = f"{int(10 * state.progress) * 10:3d} %  {state.phase}"
         if line not in said:
             said.add(line)
-            print(line, file=sys.stderr)
+            tell(line)
 
-    return tell
+    return tell_state
 
 
 def _print_ranking(result: dict[str, Any]) -> None:
@@ -120,40 +112,26 @@ def _print_ranking(result: dict[str, Any]) -> None:
 
 
 def _losses(options: argparse.Namespace) -> None:
-    import torch
-
-    from copal_core.analysis.diagnosis.comparing import compared_losses, described, same_checkpoint
-    from copal_core.analysis.diagnosis.kept import DENSE
-    from copal_core.analysis.diagnosis.pieces import MOST_CHARACTERS, bounded
-    from copal_core.checkpoints import locate
+    from copal_core.analysis.diagnosis.comparing import Typed, compare_losses
+    from copal_core.analysis.diagnosis.pieces import MOST_CHARACTERS
 
     store = Runs(options.runs).open(options.run)
-    models = [(store, DENSE), *((store, _result(text)) for text in options.model)]
-    same_checkpoint(models)
-    text, characters = _beginning(options.text, MOST_CHARACTERS)
-    checkpoint = locate(store.config.checkpoint)
-    tokenizer = checkpoint.tokenizer()
-    found = bounded(text, tokenizer, characters)
-    backbone = checkpoint.open(store.config.protocol.device, store.config.protocol.dtype)
-    losses = compared_losses(backbone, torch.tensor(found.tokens), models, lambda label, done, total: None)
-    rows = described(found.tokens, losses, tokenizer)
-    names = [str(result) for _, result in models]
-    print(found.cut, file=sys.stderr) if found.cut else None
+    results = [(store, _result(text)) for text in options.model]
+    text = Typed(*_beginning(options.text, MOST_CHARACTERS))
+    losses = compare_losses(results, text, lambda label, done, total: None)
+    if losses["cut"]:
+        tell(losses["cut"])
     if options.json:
-        print(
-            json.dumps(
-                {"run": store.id, "models": names, "cut": found.cut, "pieces": rows}, ensure_ascii=False
-            )
-        )
+        print_json({"run": store.id, **{name: losses[name] for name in ("models", "cut", "pieces")}})
         return
-    print("nats  " + "  ".join(names))
-    for piece, *values in rows:
+    print("nats  " + "  ".join(losses["models"]))
+    for piece, *values in losses["pieces"]:
         cells = "".join(f"{'-' if value is None else format(value, '.3f'):>10}" for value in values)
         print(f"{cells}  {json.dumps(piece, ensure_ascii=True)}")
 
 
 def _result(text: str) -> Result:
-    """METHOD@STEP. Raises InvalidValueError for anything else."""
+    """Read METHOD@STEP. Raises InvalidValueError for anything else."""
     method, at, step = text.rpartition("@")
     if not at or not step.isdecimal():
         raise InvalidValueError(
@@ -163,7 +141,7 @@ def _result(text: str) -> Result:
 
 
 def _beginning(path: Path, characters: int) -> tuple[str, int]:
-    """The first characters of a file, and about how many it has. Raises InvalidValueError when it cannot be read."""
+    """Return a file's first characters, and about how many it has. Raises InvalidValueError when it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(characters)
@@ -175,35 +153,26 @@ def _beginning(path: Path, characters: int) -> tuple[str, int]:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from copal_core.analysis.diagnosis.evidence import Evidence, Place, evidence_file
-    from copal_core.analysis.diagnosis.layers import gather_layer
-    from copal_core.checkpoints import locate
+    from copal_core.analysis.diagnosis.layers import read_layer
     from copal_core.methods.criteria import CRITERIA
 
     store = Runs(options.runs).open(options.run)
-    place = Place(options.block, options.projection)
-    _check_place(store, place, options.row, options.column)
-    path = evidence_file(store, place)
-    if not path.is_file() or options.row not in Evidence(path).rows:
-        gather_layer(store, locate(store.config.checkpoint), place, options.row, _say)
-    evidence = Evidence(path)
+    place, row, column = Place(options.block, options.projection), options.row, options.column
+    _check_place(store, place, row, column)
+    evidence = read_layer(store, place, row, tell_step)
     after: list[dict[str, Any]] = [
-        {"method": one.method, "step": one.step, "value": evidence.after(number, options.row, options.column)}
+        {"method": one.method, "step": one.step, "value": evidence.after(number, row, column)}
         for number, one in enumerate(evidence.results)
     ]
-    standings: list[dict[str, Any]] = []
-    for criterion in CRITERIA.names():
-        for number, domain in enumerate(store.domains):
-            where = (criterion, number, options.row, options.column, store.config.structure)
-            if (found := evidence.standing(*where)) is not None:
-                standings.append(
-                    {"criterion": criterion, "domain": domain, **asdict(found), "margin": found.margin}
-                )
-    value = evidence.value(options.row, options.column)
+    standings: list[dict[str, Any]] = [
+        {"criterion": criterion, "domain": domain, **asdict(standing), "margin": standing.margin}
+        for criterion, domain, standing in evidence.standings(CRITERIA.names(), store, row, column)
+    ]
+    value = evidence.value(row, column)
     if options.json:
-        print(json.dumps({"run": store.id, "value": value, "after": after, "standings": standings}))
+        print_json({"run": store.id, "value": value, "after": after, "standings": standings})
         return
-    print(f"{place}, output {options.row}, input {options.column}: {value:.6g} in the dense model")
+    print(f"{place}, output {row}, input {column}: {value:.6g} in the dense model")
     for one in after:
         said = "no such weight" if one["value"] is None else f"{one['value']:.6g}"
         print(f"    after step {one['step']} of {one['method']:28} {said}")
@@ -215,7 +184,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _check_place(store: RunStore, place: Place, row: int, column: int) -> None:
-    """Raises InvalidValueError for a weight that the checkpoint does not have."""
+    """Raise InvalidValueError for a weight that the checkpoint does not have."""
     described = store.info.get("checkpoint", {})
     shapes, blocks = described.get("projections", {}), int(described.get("blocks", 0))
     if place.projection not in shapes or not 0 <= place.block < blocks:
@@ -229,10 +198,6 @@ def _check_place(store: RunStore, place: Place, row: int, column: int) -> None:
         )
 
 
-def _say(label: str, done: int, total: int) -> None:
-    print(f"{label} {done}/{total}" if total else label, file=sys.stderr)
-
-
 def _health(options: argparse.Namespace) -> None:
     from copal_core.analysis.diagnosis.health import CHECKS, examine
 
@@ -240,7 +205,7 @@ def _health(options: argparse.Namespace) -> None:
     found = examine(store)
     if options.json:
         content = {name: [asdict(one) for one in findings] for name, findings in found.items()}
-        print(json.dumps({"run": store.id, "checks": content}, ensure_ascii=False))
+        print_json({"run": store.id, "checks": content})
         return
     for check in CHECKS:
         print(f"{check.label}: {len(found[check.name]) or 'nothing found'}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from copal_core.analysis import groups as analysis
+from copal_core.cli import options as shared
+from copal_core.cli.output import print_json, say, tell
 from copal_core.cli.signals import stop_on_signal
-from copal_core.config import Method, Protocol, RunConfig, Windows
+from copal_core.config import Method, RunConfig, Windows
 from copal_core.errors import InvalidValueError
 from copal_core.experiment import cluster, groups
 from copal_core.store import variations
@@ -20,37 +19,29 @@ from copal_core.store.groups import Group, Groups, summary
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 
-AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 
-
-def add_commands(command: AddCommand) -> None:
-    """Add the commands to the parser through `command(name, function, summary)`."""
-
-    def made(name: str, function: Any, words: str) -> argparse.ArgumentParser:
-        parser = command(name, function, words)
-        parser.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
-        add_workers(parser)
-        return parser
-
-    repeat = made("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
-    repeat.add_argument("run", help="whose settings are repeated")
+def add_commands(command: shared.AddCommand) -> None:
+    """Add the commands to the parser."""
+    repeat = command("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
+    shared.with_run(repeat, "whose settings are repeated")
     repeat.add_argument("--seeds", type=int, default=5, help="how many, from the run's own on")
     repeat.add_argument(
         "--calibration", action="append", default=[], metavar="COUNTxLENGTH", help="once for each size"
     )
-    ordered = made("orders", _orders, "Repeat a run over the orders of its domains.")
-    ordered.add_argument("run", help="whose settings are repeated")
+    ordered = command("orders", _orders, "Repeat a run over the orders of its domains.")
+    shared.with_run(ordered, "whose settings are repeated")
     ordered.add_argument("--orders", type=int, default=0, help="so many random ones; default: all")
     ordered.add_argument("--seed", type=int, default=0, help="decides which orders are drawn")
-    sweep = made("sweep", _sweep, "Compute a grid of runs; every run resumes where it was stopped.")
-    _add_grid(sweep)
+    sweep = command("sweep", _sweep, "Compute a grid of runs; every run resumes where it was stopped.")
+    _add_grid(shared.with_runs(sweep))
     for parser in (repeat, ordered, sweep):
-        parser.add_argument("--title", default="")
-    listed = made("groups", _groups, "List groups, show one, go on with it or stop it.")
+        shared.with_workers(shared.with_title(parser))
+    listed = shared.with_runs(command("groups", _groups, "List groups, show one, go on with it or stop it."))
     listed.add_argument("group", nargs="?", default=None)
     listed.add_argument("--resume", action="store_true", help="compute what is missing")
     listed.add_argument("--cancel", action="store_true", help="stop within one block")
     listed.add_argument("--delete", action="store_true", help="move its runs into the trash")
+    shared.with_workers(listed)
 
 
 def _add_grid(sweep: argparse.ArgumentParser) -> None:
@@ -58,7 +49,7 @@ def _add_grid(sweep: argparse.ArgumentParser) -> None:
         "--resume", default=None, metavar="SWEEP", help="go on with a sweep; no grid is needed"
     )
     for name, kind, words in (
-        ("--checkpoint", str, "once for each; default: smollm2-135m"),
+        ("--checkpoint", str, f"once for each; default: {shared.DEFAULT_CHECKPOINT}"),
         ("--domain", str, "once each, in order"),
         ("--method", str, "NAME:STRATEGY, once for each"),
         ("--structure", str, "unstructured or N:M, once for each; default: unstructured"),
@@ -66,27 +57,11 @@ def _add_grid(sweep: argparse.ArgumentParser) -> None:
         ("--seed", int, "once for each; default: 0"),
     ):
         sweep.add_argument(name, type=kind, action="append", default=[], help=words)
-    sweep.add_argument(
-        "--group", choices=["row", "layer"], help="compared within, where unstructured; default: row"
-    )
+    shared.with_group(sweep)
     sweep.add_argument(
         "--orders", type=int, default=1, help="orders of the domains: 1 as given, 0 all, n random"
     )
-    sweep.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
-    sweep.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
-    sweep.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])
-    sweep.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    sweep.add_argument("--device", default="auto")
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add the options that spread work over Ray; without them this process computes."""
-    parser.add_argument("--ray-address", default="", help="of a running Ray cluster; default: start one here")
-    parser.add_argument(
-        "--workers", type=int, default=0,
-        help="on Ray, at the same time; default: none, and this process computes; at an address: as many as fit",
-    )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    shared.with_protocol(sweep, seed=False)
 
 
 def _where(options: argparse.Namespace) -> cluster.Cluster | None:
@@ -95,21 +70,6 @@ def _where(options: argparse.Namespace) -> cluster.Cluster | None:
         return None
     cluster.require_ray()
     return cluster.Cluster(options.ray_address, options.workers, options.threads)
-
-
-@contextmanager
-def holders(options: argparse.Namespace | None) -> Iterator[Any]:
-    """Yield what holds a run's hidden states while it calibrates: this process, or workers where they are asked for."""
-    from copal_core.statistics.blockwise import HiddenStates
-
-    where = _where(options) if options is not None and hasattr(options, "workers") else None
-    if where is None:
-        yield HiddenStates
-        return
-    from copal_core.experiment.cluster.calibration import sharded
-
-    with cluster.connected(where) as ray:
-        yield sharded(ray, where)
 
 
 # -- commands ------------------------------------------------------------------------------------------
@@ -133,26 +93,17 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _grid(options: argparse.Namespace) -> list[RunConfig]:
-    from copal_core.cli.main import check_names
-
-    protocol = Protocol(
-        calibration=Windows.parse(options.calibration),
-        evaluation=Windows.parse(options.evaluation),
-        propagate=options.propagate,
-        dtype=options.dtype,
-        device=options.device,
-    )
-    structures = variations.structures(options.structure or ["unstructured"], options.sparsity, options.group)
+    structures = options.structure or ["unstructured"]
     grid = variations.Grid(
-        checkpoints=options.checkpoint or ["smollm2-135m"],
+        checkpoints=options.checkpoint or [shared.DEFAULT_CHECKPOINT],
         domains=options.domain,
         methods=[Method.parse(text) for text in options.method],
-        structures=structures,
+        structures=variations.structures(structures, options.sparsity, options.group),
         seeds=options.seed or [0],
         orders=options.orders,
-        protocol=protocol,
+        protocol=shared.protocol_from(options, seed=0),  # each run has a seed of its own
     )
-    return [check_names(config) for config in grid.configs()]
+    return [shared.check_names(config) for config in grid.configs()]
 
 
 def _groups(options: argparse.Namespace) -> int:
@@ -167,8 +118,7 @@ def _groups(options: argparse.Namespace) -> int:
         return _resume(group, options)
     if options.delete:
         groups.discard(group)
-        deleted = json.dumps({"group": group.id, "deleted": True})
-        print(deleted if options.json else f"{group.id} is in the trash")
+        say(options, {"group": group.id, "deleted": True}, f"{group.id} is in the trash")
         return 0
     if options.cancel:
         groups.cancel(group)
@@ -195,7 +145,7 @@ def _compute(group: Group, where: cluster.Cluster | None, as_json: bool) -> int:
     how = (
         "on Ray" if where is not None else "here, one after another; --workers N computes N at a time on Ray"
     )
-    print(f"group {group.id}: {len(group.members)} runs in {group.root}, computed {how}", file=sys.stderr)
+    tell(f"group {group.id}: {len(group.members)} runs in {group.root}, computed {how}")
     with stop_on_signal() as stopped:
         groups.compute(group, where, _tell, stopped)
     _print(group, as_json)
@@ -205,13 +155,10 @@ def _compute(group: Group, where: cluster.Cluster | None, as_json: bool) -> int:
 def _tell(event: dict[str, Any]) -> None:
     """One line of progress on stderr."""
     if event["event"] == "finished":
-        line = f"{event['done']} of {event['of']}  {event['run']}  {event['problem'] or 'done'}"
+        tell(f"{event['done']} of {event['of']}  {event['run']}  {event['problem'] or 'done'}")
     elif event["event"] == "evaluated":
         place = f"run {event['member']} of {event['members']}, {event['progress']:4.0%}"
-        line = f"{place}  step {event['step']}  {event['method']}"
-    else:
-        return
-    print(line, file=sys.stderr)
+        tell(f"{place}  step {event['step']}  {event['method']}")
 
 
 # -- printing ------------------------------------------------------------------------------------------
@@ -219,7 +166,7 @@ def _tell(event: dict[str, Any]) -> None:
 
 def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print_json(rows)
         return
     for row in rows:
         done = sum(run["status"] == "done" for run in row["runs"])
@@ -239,7 +186,7 @@ def _print(group: Group, as_json: bool) -> None:
             "spread": json.loads(spread.to_json(orient="records")),
             "verdicts": verdicts,
         }
-        print(json.dumps(content, ensure_ascii=False))
+        print_json(content)
         return
     print(f"{group.id}: {group.state().status}\naverage perplexity after the last domain, lower is better")
     if group.kind == "sweep":

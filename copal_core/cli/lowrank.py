@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from copal_core.cli.options import AddCommand, protocol_from, with_checkpoint, with_protocol, with_runs
+from copal_core.cli.output import cells, heads, perplexities, print_json, tell, tell_step
 from copal_core.cli.signals import stop_on_signal
-from copal_core.config import Protocol, Windows
 from copal_core.errors import InvalidValueError
 from copal_core.system.files import new_folder
 
-AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 _COMPARED = ("wanda", "copal", "magnitude", "whitened-svd", "svd", "hybrid")
 
 
 def add_commands(command: AddCommand) -> None:
-    """Add both commands to the parser through `command(name, function, summary)`."""
+    """Add both commands to the parser."""
     decompose = command(
         "decompose", _decompose, "Decompose a checkpoint into factors and measure every size."
     )
@@ -50,30 +47,14 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _add_options(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where results are kept")
-    made.add_argument("--checkpoint", default="smollm2-135m", help="name, hub id, folder or GGUF file")
+    with_checkpoint(with_runs(made, "results"))
     made.add_argument(
         "--domain", action="append", default=[], help="once for each; file#column, hub:owner/name"
     )
     made.add_argument(
         "--keep", action="append", type=float, help="share of the stored bytes kept, such as 0.8"
     )
-    made.add_argument("--calibration", default="32x256", metavar="COUNTxLENGTH")
-    made.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    made.add_argument("--device", default="auto")
-
-
-def _protocol(options: argparse.Namespace) -> Protocol:
-    return Protocol(
-        calibration=Windows.parse(options.calibration),
-        evaluation=Windows.parse(options.evaluation),
-        propagate="dense",
-        seed=options.seed,
-        dtype=options.dtype,
-        device=options.device,
-    )
+    with_protocol(made, calibration="32x256", propagate=False)
 
 
 def _decompose(options: argparse.Namespace) -> int:
@@ -93,7 +74,8 @@ def _decompose(options: argparse.Namespace) -> int:
     asked = (tuple(files[given] for given in options.domain), methods, tuple(options.keep or (0.8,)), targets)
     if options.out:
         options.out = new_folder(options.out)
-    return _compute(root.create(DecompositionConfig(options.checkpoint, *asked, _protocol(options))), options)
+    protocol = protocol_from(options, propagate="dense")
+    return _compute(root.create(DecompositionConfig(options.checkpoint, *asked, protocol)), options)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -107,28 +89,27 @@ def _compare(options: argparse.Namespace) -> int:
 
     if not options.domain:
         raise InvalidValueError("compare needs a domain; such as --domain python-code")
-    checkpoint = locate(options.checkpoint, _tell)
-    library = layer_library(checkpoint, options.domain, _protocol(options), report=_tell)
+    checkpoint = locate(options.checkpoint, tell_step)
+    protocol = protocol_from(options, propagate="dense")
+    library = layer_library(checkpoint, options.domain, protocol, report=tell_step)
     weight = library.weight(options.block, options.projection)
     curves = layer_curves(weight, library.statistics(options.block, options.projection), options.fit)
     shares = options.keep or [0.5625]
     readings = [r for share in shares for r in curves.readings(share)]
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "checkpoint": options.checkpoint,
-                    "block": options.block,
-                    "projection": options.projection,
-                    "shape": list(curves.shape),
-                    "stamp": library.stamp(),
-                    "fit": list(curves.fit),
-                    "rows_measured": curves.rows,
-                    "seconds": round(curves.seconds, 3),
-                    "readings": [reading.__dict__ for reading in readings],
-                    "curves": curves.table(),
-                }
-            )
+        print_json(
+            {
+                "checkpoint": options.checkpoint,
+                "block": options.block,
+                "projection": options.projection,
+                "shape": list(curves.shape),
+                "stamp": library.stamp(),
+                "fit": list(curves.fit),
+                "rows_measured": curves.rows,
+                "seconds": round(curves.seconds, 3),
+                "readings": [reading.__dict__ for reading in readings],
+                "curves": curves.table(),
+            }
         )
         return 0
     print(
@@ -142,7 +123,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _compute(store: Any, options: argparse.Namespace) -> int:
-    print(f"decomposition {store.id} in {store.folder.parent}", file=sys.stderr)
+    tell(f"decomposition {store.id} in {store.folder.parent}")
     store.forget_old_cancel()
     with stop_on_signal() as stopped:
         from copal_core.experiment.decomposing import (
@@ -152,7 +133,7 @@ def _compute(store: Any, options: argparse.Namespace) -> int:
         compute(store, _tell_event, stopped)
     result = _after(store, options, store.result())
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         _print_table(result)
     return 0
@@ -182,11 +163,11 @@ def _print_table(result: dict[str, Any]) -> None:
     names = [domain["name"] for domain in result["domains"]]
     print(f"{result['decomposition']}: {result['status']}\n{result['stamp']}\nperplexity, lower is better")
     width = 2 + max((len(member["method"]) for member in result["members"]), default=3)
-    print(f"{'':{width}}{'bytes':>8}" + "".join(f"{name[:14]:>16}" for name in names))
-    print(f"{'dense':{width}}{'100.0%':>8}" + "".join(_cell(result["dense"][name]) for name in names))
+    print(f"{'':{width}}{'bytes':>8}" + heads(names))
+    print(f"{'dense':{width}}{'100.0%':>8}" + cells([result["dense"][name] for name in names]))
     for member in result["members"]:
-        cells = "".join(_cell(member["perplexity"][name]) for name in names)
-        print(f"{member['method']:{width}}{member['share']:>8.1%}{cells}  {member['label']}")
+        row = cells([member["perplexity"][name] for name in names])
+        print(f"{member['method']:{width}}{member['share']:>8.1%}{row}  {member['label']}")
     for name, speed in result.get("speed", {}).items():
         if isinstance(speed, dict):
             print(
@@ -195,19 +176,8 @@ def _print_table(result: dict[str, Any]) -> None:
             )
 
 
-def _cell(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.2f'):>16}"
-
-
-def _tell(label: str, done: int, total: int) -> None:
-    print(f"{label} {done}/{total}" if total else label, file=sys.stderr)
-
-
 def _tell_event(event: dict[str, Any]) -> None:
     if event["event"] == "member":
-        found = "  ".join(
-            f"{n} {v if v is None else format(v, '.2f')}" for n, v in event["perplexity"].items()
-        )
-        print(f"{event['progress']:4.0%}  {event['name']}  perplexity: {found}", file=sys.stderr)
+        tell(f"{event['progress']:4.0%}  {event['name']}  {perplexities(event['perplexity'])}")
     elif event["event"] == "progress":
-        print(f"{event['progress']:4.0%}  {event['label']}", file=sys.stderr)
+        tell(f"{event['progress']:4.0%}  {event['label']}")

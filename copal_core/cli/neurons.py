@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from copal_core.config import Method, Protocol, RunConfig, Windows
+from copal_core.cli import options as shared
+from copal_core.cli import runs
+from copal_core.cli.output import print_json
+from copal_core.config import Method, RunConfig
 from copal_core.errors import InvalidValueError
 from copal_core.system.files import new_folder
 
-AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]
 
-
-def add_neurons(command: AddCommand) -> None:
-    """Add the command to the parser through `command(name, function, summary)`."""
+def add_commands(command: shared.AddCommand) -> None:
+    """Add the command to the parser."""
     made = command("neurons", _neurons, "Remove redundant neurons, and measure the smaller model.")
-    made.add_argument("--runs", type=Path, default=None, metavar="DIR", help="where runs are kept")
-    made.add_argument("--checkpoint", default="smollm2-135m", help="name, hub id, folder or GGUF file")
-    made.add_argument("--domain", action="append", required=True, help="once each, in order, as for run")
+    shared.with_domains(shared.with_checkpoint(shared.with_runs(made)), "once each, in order, as for run")
     made.add_argument("--share", action="append", type=float, help="of the neurons removed; default: 0.1")
     made.add_argument(
         "--method",
@@ -28,25 +25,18 @@ def add_neurons(command: AddCommand) -> None:
         help="a selector, such as mutual-information[threshold=0.1]; default: all",
     )
     made.add_argument("--strategy", default="accumulate", help="what is remembered between domains")
-    made.add_argument("--calibration", default="16x256", metavar="COUNTxLENGTH")
-    made.add_argument("--evaluation", default="12x256", metavar="COUNTxLENGTH")
-    made.add_argument("--propagate", default="pruned", choices=["pruned", "dense"])
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    made.add_argument("--device", default="auto")
-    made.add_argument("--title", default="")
+    shared.with_title(shared.with_protocol(made))
     made.add_argument("--no-speed", action="store_true", help="do not measure tokens a second")
     made.add_argument("--out", type=Path, metavar="DIR", help="export the first method at the first share")
 
 
-def _neurons(options: argparse.Namespace) -> int:
+def _neurons(options: argparse.Namespace) -> None:
     from copal_core.analysis.results import result_of
-    from copal_core.cli import main
 
     config = _config(options)
     out = new_folder(options.out) if options.out else None
-    store = main.create(config, options)
-    main.compute(store)
+    store = runs.create(config, options)
+    runs.compute(store)
     result, steps = result_of(store), len(config.domains)
     for entry, method in zip(result["methods"], config.methods, strict=True):
         entry["share"] = method.options["share"]
@@ -57,9 +47,9 @@ def _neurons(options: argparse.Namespace) -> int:
 
         result["exported"] = str(export_checkpoint(store, str(config.methods[0]), steps, out))
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return 0
-    main.print_result(store, False)
+        print_json(result)
+        return
+    runs.print_result(store, False)
     for entry in result["methods"]:
         print(
             f"{entry['method'][:48]:48} {entry['neurons_removed']:,} of {entry['neurons']:,} neurons removed, "
@@ -70,7 +60,6 @@ def _neurons(options: argparse.Namespace) -> int:
             f"removed {speed['share']:.1%}: {speed['parameters']:,} parameters, {speed['bytes']:,} bytes at 16 bits, "
             f"prefill {speed['prefill']:.1f} tokens/s, decode {speed['decode']:.1f} tokens/s"
         )
-    return 0
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -90,14 +79,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
         checkpoint=options.checkpoint,
         domains=tuple(options.domain),
         methods=tuple(methods),
-        protocol=Protocol(
-            calibration=Windows.parse(options.calibration),
-            evaluation=Windows.parse(options.evaluation),
-            propagate=options.propagate,
-            seed=options.seed,
-            dtype=options.dtype,
-            device=options.device,
-        ),
+        protocol=shared.protocol_from(options),
     )
 
 

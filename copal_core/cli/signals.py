@@ -1,4 +1,4 @@
-"""What a signal does to a command that computes: it stops within one block, and its state is written."""
+"""Signals to a command that computes: it stops within one block, and its state is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT or SIGTERM came; what they did before is restored after."""
+    """Yield a function that tells whether SIGINT or SIGTERM came; their earlier handlers are restored afterwards."""
     came = False
 
     def note(number: int, frame: FrameType | None) -> None:

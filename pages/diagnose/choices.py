@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import streamlit as st
 
 from copal_core.analysis.diagnosis.kept import Result, kept_results
@@ -114,7 +116,7 @@ def _again(store: RunStore) -> None:
         st.session_state[_ERROR] = [str(error)]
 
 
-def watched(question: str, request: str) -> tasks.Task | None:
-    """The finished task of a request, or None while there is none; shows its progress or its error."""
-    task = tasks.find("diagnose", question, request)
+def watched(*arguments: Hashable) -> tasks.Task | None:
+    """Return the finished task with these arguments, None while there is none; show its progress or its error."""
+    task = tasks.find(*arguments)
     return None if tasks.at_work(task) or task is None or task.error is not None else task

@@ -14,7 +14,7 @@ from copal_core.figures.numbers import compact
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from pages.diagnose.choices import choose_result, kept, name_of, nothing_kept, watched
-from pages.shared import charts, diagnose_work, links, runs, tasks
+from pages.shared import charts, links, questions, runs, tasks
 from pages.shared.text import plain
 from pages.shared.words import GLOSSARY
 
@@ -34,13 +34,13 @@ def draw(store: RunStore) -> None:
     if content is None:
         return
     content["models"] = [[one.id, result.method, result.step] for one, result in models]
-    request = diagnose_work.ask(content)
+    request = questions.ask(content)
     st.button(
         "Compare",
         type="primary",
         key="compare-text",
         on_click=tasks.start,
-        args=("diagnose", "losses", request),
+        args=("losses", request),
     )
     task = watched("losses", request)
     if task is not None and task.result is not None:
@@ -205,8 +205,8 @@ def _continuations(content: dict[str, Any], models: Models) -> None:
         with fourth:
             seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="diagnose-seed")
         asked = {"prompt": prompt, "count": count, "temperature": temperature, "seed": seed}
-        request = diagnose_work.ask({**content, **asked})
-        st.button("Write", key="continue-text", on_click=tasks.start, args=("diagnose", "continue", request))
+        request = questions.ask({**content, **asked})
+        st.button("Write", key="continue-text", on_click=tasks.start, args=("continue", request))
     task = watched("continue", request)
     if task is None or task.result is None:
         return

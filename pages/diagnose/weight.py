@@ -15,7 +15,7 @@ from copal_core.figures.numbers import compact, percent
 from copal_core.store.run_store import RunStore
 from pages.diagnose import weight_maps
 from pages.diagnose.choices import kept, nothing_kept, watched
-from pages.shared import charts, diagnose_work, layer_maps, links, runs, tasks, words
+from pages.shared import charts, layer_maps, links, runs, tasks, words
 from pages.shared.text import empty_state, plain
 
 
@@ -66,19 +66,13 @@ def _number(label: str, name: str, size: int) -> int:
 def _evidence(store: RunStore, place: Place, row: int) -> Evidence | None:
     """The layer as it was gathered; while it was not, the offer to do so."""
     path = evidence_file(store, place)
-    request = diagnose_work.ask(
-        {"run": store.id, "block": place.block, "projection": place.projection, "row": row}
-    )
+    asked = ("layer", store.id, place.block, place.projection, row)
     if path.is_file():
         evidence = Evidence(path)
         if row in evidence.rows:
             return evidence
-    task = watched("layer", request)
-    if (
-        task is None
-        and (running := tasks.find("diagnose", "layer", request))
-        and not running.finished.is_set()
-    ):
+    task = watched(*asked)
+    if task is None and (running := tasks.find(*asked)) and not running.finished.is_set():
         st.caption("You may leave this page; the work goes on.")
         return None
     with st.container(border=True):
@@ -91,7 +85,7 @@ def _evidence(store: RunStore, place: Place, row: int) -> Evidence | None:
         )
         st.button(
             "Read this layer", type="primary", key="read-layer", on_click=tasks.start,
-            args=("diagnose", "layer", request),
+            args=asked,
         )  # fmt: skip
     return None
 
@@ -126,12 +120,7 @@ def _history(store: RunStore, evidence: Evidence, row: int, column: int) -> None
 
 def _standings(store: RunStore, evidence: Evidence, row: int, column: int) -> None:
     """Under every criterion and domain, in the dense model."""
-    structure, found = store.config.structure, []
-    for criterion in words.criteria():
-        for number, domain in enumerate(store.domains):
-            one = evidence.standing(criterion, number, row, column, structure)
-            if one is not None:
-                found.append([criterion, domain, one])
+    found = evidence.standings(list(words.criteria()), store, row, column)
     if not found:
         return
     charts.title(
@@ -167,14 +156,13 @@ def _decision(store: RunStore, place: Place, result: Result, row: int, column: i
         st.caption("This run keeps no masks of that step, so that its decision cannot be replayed.")
         return
     path = evidence_file(store, place, result)
-    asked = {"run": store.id, "block": place.block, "projection": place.projection, "row": row}
-    request = diagnose_work.ask({**asked, "method": result.method, "step": result.step})
+    asked = ("decision", store.id, place.block, place.projection, row, result.method, result.step)
     evidence = Evidence(path) if path.is_file() else None
     if evidence is None or row not in evidence.rows:
-        watched("decision", request)
+        watched(*asked)
         st.button(
             "Replay the decision", key="replay-decision", on_click=tasks.start,
-            args=("diagnose", "decision", request), icon=":material/replay:",
+            args=asked, icon=":material/replay:",
             help="The step's calibration runs again up to this block; the scores and thresholds are those of the run.",
         )  # fmt: skip
         return

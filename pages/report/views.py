@@ -9,8 +9,8 @@ from copal_core.export.packed_masks import LOADER, why_no_masks
 from copal_core.export.tables import FORMATS as TABLE_FORMATS
 from copal_core.figures.numbers import compact, size
 from copal_core.store.run_store import RunStore
-from pages.shared import charts, links, report_tasks, runs, tasks
-from pages.shared.report_tasks import Arguments
+from pages.shared import charts, exports, links, runs, tasks
+from pages.shared.exports import Arguments
 from pages.shared.text import empty_state, plain
 
 _MIME = {".html": "text/html", ".zip": "application/zip"}
@@ -44,7 +44,7 @@ def _report(store: RunStore) -> None:
             "One HTML file of about 5 MB: every figure moves, every table is there, light or dark as the reader's "
             "screen is. It asks for nothing from the network."
         )
-        _offer("report", report_tasks.arguments(store, "report"), "Write the report")
+        _offer("report", exports.arguments(store, "report"), "Write the report")
 
 
 def _bundle(store: RunStore) -> None:
@@ -55,7 +55,7 @@ def _bundle(store: RunStore) -> None:
             "Configuration, versions, SHA-256 of weights and texts, the tokens that were used, the results, and the "
             f"command. Without the checkpoint.{tokens}"
         )
-        _offer("bundle", report_tasks.arguments(store, "bundle"), "Write the bundle")
+        _offer("bundle", exports.arguments(store, "bundle"), "Write the bundle")
         st.code("python -m copal_core reproduce BUNDLE.zip", language="bash", wrap_lines=True)
 
 
@@ -69,7 +69,7 @@ def _tables(store: RunStore) -> None:
             "Format", list(TABLE_FORMATS), default="csv", required=True, key="table-format",
             format_func=lambda name: TABLE_FORMATS[name],
         )  # fmt: skip
-        _offer("tables", report_tasks.arguments(store, "tables", form=str(form)), "Write the tables")
+        _offer("tables", exports.arguments(store, "tables", form=str(form)), "Write the tables")
 
 
 def _images() -> None:
@@ -105,7 +105,7 @@ def _masks(store: RunStore, method: str, step: int) -> None:
         st.markdown("A bit a weight, as safetensors in a zip, with this loader:")
         with st.expander("load_masks.py", type="compact", key="loader"):
             st.code(LOADER, language="python")
-        _offer("masks", report_tasks.arguments(store, "masks", method, step), "Write the masks")
+        _offer("masks", exports.arguments(store, "masks", method, step), "Write the masks")
 
 
 def _checkpoint(store: RunStore, method: str, step: int) -> None:
@@ -130,7 +130,7 @@ def _checkpoint(store: RunStore, method: str, step: int) -> None:
             if reason:
                 st.markdown(f"Not available here: {plain(reason)}")
                 return
-        _exported(store, report_tasks.arguments(store, "checkpoint", method, step, str(form)))
+        _exported(store, exports.arguments(store, "checkpoint", method, step, str(form)))
 
 
 def _exported(store: RunStore, arguments: Arguments) -> None:
@@ -155,7 +155,7 @@ def _offer(kind: str, arguments: Arguments, label: str) -> None:
     task = _finished(arguments, label, kind)
     if task is None:
         return
-    path = report_tasks.out_of(arguments)
+    path = exports.out_of(arguments)
     if not path.is_file():
         st.caption("The file is gone from this machine.")
         tasks.forget(*arguments)

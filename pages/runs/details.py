@@ -10,7 +10,7 @@ from copal_core.domains import builtins, find, hub_presets
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from pages.runs import compare, trash
-from pages.shared import actions, draft, links, report_tasks, run_panel, runs, timeline
+from pages.shared import actions, draft, exports, links, run_panel, runs, timeline
 from pages.shared.text import plain
 
 _PAGES = {
@@ -156,5 +156,5 @@ def _delete(store: RunStore) -> None:
     if moved:
         links.write("run", None)
         compare.forget(store.id)
-        report_tasks.forget(store.id)
+        exports.forget(store.id)
         trash.remember(store.id, *moved)

@@ -15,6 +15,7 @@ from typing import Any
 from copal_core.config import Protocol, Windows
 from copal_core.errors import CopalError
 from copal_core.system import queueing
+from pages.shared import exports, questions
 
 _SHOWN_WINDOWS = 8
 _SHOWN_CHARACTERS = 6000
@@ -110,11 +111,61 @@ def _two_of_four(description: Any) -> list[dict[str, Any]]:
     return found
 
 
-def diagnose(question: str, request: str) -> dict[str, Any]:
-    """What the Diagnose page asks. request: the name of a file of that page's, as texts are too long for arguments."""
-    from pages.shared import diagnose_work
+def losses(request: str) -> dict[str, Any]:
+    """Loss of every piece of a text in every model. request: as the Diagnose page wrote it, see `questions`."""
+    _report("opening the checkpoint", 0, 0)
+    from copal_core.analysis.diagnosis.comparing import compare_losses
 
-    return diagnose_work.answer(question, request, _report)
+    return compare_losses(*_compared(questions.read(request)), _report)
+
+
+def continuations(request: str) -> dict[str, Any]:
+    """Continue the beginning of a text with every model. request: as for `losses`."""
+    _report("opening the checkpoint", 0, 0)
+    from copal_core.analysis.diagnosis.comparing import continue_text
+
+    content = questions.read(request)
+    settings = (content["prompt"], content["count"], content["temperature"], content["seed"])
+    return continue_text(*_compared(content), *settings, _report)
+
+
+def _compared(content: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the results that a request names, and its text."""
+    from copal_core.analysis.diagnosis.comparing import Typed, Window
+    from copal_core.analysis.diagnosis.kept import Result
+    from copal_core.store.runs import Runs
+
+    results = [(Runs().open(run), Result(method, step)) for run, method, step in content["models"]]
+    if "typed" in content:
+        return results, Typed(content["typed"], content["characters"])
+    run, domain, number = content["window"]
+    return results, Window(Runs().open(run), domain, number)
+
+
+def layer(run: str, block: int, projection: str, row: int) -> dict[str, Any]:
+    """Gather everything about one layer; read back with `diagnosis.evidence.Evidence`."""
+    _report("opening the checkpoint", 0, 0)
+    from copal_core.analysis.diagnosis.evidence import Place
+    from copal_core.analysis.diagnosis.layers import read_layer
+    from copal_core.store.runs import Runs
+
+    read_layer(Runs().open(run), Place(block, projection), row, _report)
+    return {}
+
+
+def decision(run: str, block: int, projection: str, row: int, method: str, step: int) -> dict[str, Any]:
+    """Replay how one step decided about one layer; read back with `diagnosis.evidence.Evidence`."""
+    _report("opening the checkpoint", 0, 0)
+    from copal_core.analysis.diagnosis.decisions import gather_decision
+    from copal_core.analysis.diagnosis.evidence import Place
+    from copal_core.analysis.diagnosis.kept import Result
+    from copal_core.checkpoints import locate
+    from copal_core.store.runs import Runs
+
+    store = Runs().open(run)
+    checkpoint = locate(store.config.checkpoint)
+    gather_decision(store, checkpoint, Place(block, projection), Result(method, step), row, _report)
+    return {}
 
 
 def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
@@ -141,11 +192,15 @@ def _setting(checkpoint: str, domains: str, protocol: str) -> tuple[Any, list[st
     return locate(checkpoint, _report), json.loads(domains), Protocol(**json.loads(protocol))
 
 
-def take_out(kind: str, run: str, out: str, method: str, step: int, form: str) -> dict[str, Any]:
-    """Write one file, or a checkpoint's folder, of a run; see pages/shared/report_tasks.py."""
-    from pages.shared import report_tasks
+def write(kind: str, run: str, out: str, method: str, step: int, form: str) -> dict[str, Any]:
+    """Write one file, or a checkpoint's folder, of a run; `exports.arguments` makes these."""
+    from copal_core.export import outputs
+    from copal_core.store.runs import Runs
 
-    return report_tasks.write(kind, run, Path(out), method, step, form, _report)
+    store = Runs().open(run)
+    exports.make_room(kind, Path(out))
+    _report("Writing the checkpoint" if kind == "checkpoint" else "Writing the file", 0, 0)
+    return outputs.write(kind, store, Path(out), method, step, form, _report)
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -154,11 +209,14 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "gather": gather,
     "compare": compare,
     "export_member": export_member,
-    "take_out": take_out,
+    "write": write,
     "redundancy": redundancy,
     "measure_smaller": measure_smaller,
     "measure_member": measure_member,
-    "diagnose": diagnose,
+    "losses": losses,
+    "continue": continuations,
+    "layer": layer,
+    "decision": decision,
 }
 
 

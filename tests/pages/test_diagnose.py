@@ -19,7 +19,7 @@ from copal_core.errors import CopalError
 from copal_core.store.records import PerplexityRecord, WarningRecord
 from copal_core.store.run_store import RunState, RunStore
 from copal_core.store.runs import Runs
-from pages.shared import diagnose_work, tasks
+from pages.shared import tasks, worker
 
 Opener = Callable[..., AppTest]
 HOSTILE = (
@@ -60,7 +60,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         finished, error, result = threading.Event(), None, None
         finished.set()
         try:
-            result = diagnose_work.answer(*arguments[1:], lambda label, number, total: None)
+            result = worker.COMMANDS[arguments[0]](*arguments[1:])
         except CopalError as failure:
             error = failure
         done[arguments] = SimpleNamespace(finished=finished, error=error, result=result, label="", share=1.0)
@@ -93,7 +93,7 @@ def test_a_domains_window_through_three_models(
     app.button(key="continue-text").click().run()
     assert not app.exception and not app.error
     assert len(texts_of(app)) == 2 + 3
-    assert [question for _, question, _ in at_once] == ["losses", "continue", "continue"]
+    assert [question for question, *_ in at_once] == ["losses", "continue", "continue"]
 
 
 def test_hostile_text_is_shown_and_never_read(
@@ -292,7 +292,7 @@ def test_one_weight_from_the_layer_to_its_decision(
     app.number_input(key="linked-row").set_value(6).run()
     assert app.query_params["row"] == "6"
     assert not app.exception and not app.error
-    assert [question for _, question, _ in at_once] == ["layer", "decision"]
+    assert [question for question, *_ in at_once] == ["layer", "decision"]
 
 
 @pytest.mark.parametrize("row, column", [("-1", "9999999999"), ("1e3", "<b>"), ("\u0663", "nan")])

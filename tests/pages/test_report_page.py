@@ -14,7 +14,7 @@ from copal_core.config import RunConfig
 from copal_core.experiment import loop
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
-from pages.shared import report_tasks, tasks
+from pages.shared import exports, tasks, worker
 
 Opener = Callable[..., AppTest]
 
@@ -28,7 +28,7 @@ def keys(app: AppTest) -> set[str]:
     return {button.key for button in app.button}
 
 
-def wait(arguments: report_tasks.Arguments) -> tasks.Task:
+def wait(arguments: exports.Arguments) -> tasks.Task:
     task = tasks.find(*arguments)
     assert task is not None
     assert task.finished.wait(300)
@@ -47,14 +47,14 @@ def test_a_report_is_written_and_handed_over(computed: RunStore, open_page: Open
     assert {"write-report", "write-bundle", "write-tables", "write-masks", "write-checkpoint"} <= keys(app)
     assert "Protocol: " in text_of(app)
     app.button(key="write-report").click().run()
-    arguments = report_tasks.arguments(computed, "report")
+    arguments = exports.arguments(computed, "report")
     assert wait(arguments).error is None
     app.run()
     assert not app.exception
     assert "write-report" not in keys(app)
     (download,) = app.get("download_button")
     assert download.label.startswith("Download ")
-    path = report_tasks.out_of(arguments)
+    path = exports.out_of(arguments)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     computed.describe(title="Another")  # what is handed out is never older than the run
     app.run()
@@ -64,7 +64,7 @@ def test_a_report_is_written_and_handed_over(computed: RunStore, open_page: Open
 def test_a_checkpoint_counts_once_it_was_measured_again(computed: RunStore, open_page: Opener) -> None:
     app = open_page("report", run=computed.id, step="1")
     app.button(key="write-checkpoint").click().run()
-    arguments = report_tasks.arguments(computed, "checkpoint", "copal:accumulate", 1, "hf")
+    arguments = exports.arguments(computed, "checkpoint", "copal:accumulate", 1, "hf")
     found = wait(arguments)
     assert found.error is None and found.result is not None
     app.run()
@@ -88,20 +88,17 @@ def test_what_is_not_possible_says_why(
 
 
 def test_files_of_the_worker(computed: RunStore, runs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
     for kind, method, step, form in (
         ("tables", "", 0, "json"), ("masks", "copal:accumulate", 2, ""), ("bundle", "", 0, ""),
     ):  # fmt: skip
-        arguments = report_tasks.arguments(computed, kind, method, step, form)
-        out = report_tasks.out_of(arguments)
+        arguments = exports.arguments(computed, kind, method, step, form)
+        out = exports.out_of(arguments)
         assert out.is_relative_to(runs_folder / "exports" / computed.id)
-        report_tasks.write(
-            kind, computed.id, out, method, step, form, lambda label, done, total: said.append(label)
-        )
+        worker.write(*arguments[1:])
         assert zipfile.is_zipfile(out)
     written = (computed.folder / "run.json").stat().st_mtime_ns
     os.utime(computed.folder / "run.json", ns=(written, written + 10**10))  # the run has changed since
-    newer = report_tasks.out_of(report_tasks.arguments(computed, "bundle"))
+    newer = exports.out_of(exports.arguments(computed, "bundle"))
     assert newer.parent != out.parent
-    report_tasks.write("bundle", computed.id, newer, "", 0, "", lambda label, done, total: None)
+    worker.write("bundle", computed.id, str(newer), "", 0, "")
     assert not out.parent.exists()  # older files are not kept

@@ -203,6 +203,18 @@ class Evidence:
         threshold = self.number(key) if self.has(key) else None
         return standing(self.row(name, row), column, structure, threshold)
 
+    def standings(
+        self, criteria: Sequence[str], store: RunStore, row: int, column: int
+    ) -> list[tuple[str, str, Standing]]:
+        """Return (criterion, domain, standing) for all criteria and domains of the run that have an answer."""
+        found = []
+        for criterion in criteria:
+            for number, domain in enumerate(store.domains):
+                standing = self.standing(criterion, number, row, column, store.config.structure)
+                if standing is not None:
+                    found.append((criterion, domain, standing))
+        return found
+
     def strongest(self, domain: int, row: int, column: int, count: int = 10) -> list[Moment]:
         """The tokens at which |y||x| of this weight's output and input is largest."""
         x = np.asarray(self._open.get_slice(f"inputs.{domain}")[column : column + 1][0], dtype=np.float64)

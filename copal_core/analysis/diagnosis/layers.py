@@ -21,10 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from copal_core.analysis.diagnosis.evidence import MOST_TOKENS, Place, band_of, evidence_file, forget_old
+from copal_core.analysis.diagnosis.evidence import (
+    MOST_TOKENS,
+    Evidence,
+    Place,
+    band_of,
+    evidence_file,
+    forget_old,
+)
 from copal_core.analysis.diagnosis.kept import domain_windows, kept_results
 from copal_core.analysis.diagnosis.pieces import pieces_of
-from copal_core.checkpoints import Checkpoint
+from copal_core.checkpoints import Checkpoint, locate
 from copal_core.checkpoints.backbone import linears
 from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.compression.restore import variant
@@ -40,6 +47,14 @@ from copal_core.system import files
 
 Report = Callable[[str, int, int], None]
 Arrays = dict[str, NDArray[Any]]
+
+
+def read_layer(store: RunStore, place: Place, row: int, report: Report) -> Evidence:
+    """Return the evidence of a layer, gathered first where it is not there. row: the output that must be in it."""
+    path = evidence_file(store, place)
+    if not path.is_file() or row not in Evidence(path).rows:
+        gather_layer(store, locate(store.config.checkpoint), place, row, report)
+    return Evidence(path)
 
 
 def gather_layer(
