@@ -22,29 +22,26 @@ from copal_core.store.runs import Runs
 
 def add_commands(command: shared.AddCommand) -> None:
     """Add the commands to the parser."""
-
-    def add(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
-        return shared.with_workers(shared.with_runs(command(name, function, summary)))
-
-    repeat = add("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
-    repeat.add_argument("run", help="whose settings are repeated")
+    repeat = command("repeat", _repeat, "Repeat a run over seeds and calibration sizes.")
+    shared.with_run(repeat, "whose settings are repeated")
     repeat.add_argument("--seeds", type=int, default=5, help="how many, from the run's own on")
     repeat.add_argument(
         "--calibration", action="append", default=[], metavar="COUNTxLENGTH", help="once for each size"
     )
-    ordered = add("orders", _orders, "Repeat a run over the orders of its domains.")
-    ordered.add_argument("run", help="whose settings are repeated")
+    ordered = command("orders", _orders, "Repeat a run over the orders of its domains.")
+    shared.with_run(ordered, "whose settings are repeated")
     ordered.add_argument("--orders", type=int, default=0, help="so many random ones; default: all")
     ordered.add_argument("--seed", type=int, default=0, help="decides which orders are drawn")
-    sweep = add("sweep", _sweep, "Compute a grid of runs; every run resumes where it was stopped.")
-    _add_grid(sweep)
+    sweep = command("sweep", _sweep, "Compute a grid of runs; every run resumes where it was stopped.")
+    _add_grid(shared.with_runs(sweep))
     for parser in (repeat, ordered, sweep):
-        shared.with_title(parser)
-    listed = add("groups", _groups, "List groups, show one, go on with it or stop it.")
+        shared.with_workers(shared.with_title(parser))
+    listed = shared.with_runs(command("groups", _groups, "List groups, show one, go on with it or stop it."))
     listed.add_argument("group", nargs="?", default=None)
     listed.add_argument("--resume", action="store_true", help="compute what is missing")
     listed.add_argument("--cancel", action="store_true", help="stop within one block")
     listed.add_argument("--delete", action="store_true", help="move its runs into the trash")
+    shared.with_workers(listed)
 
 
 def _add_grid(sweep: argparse.ArgumentParser) -> None:
@@ -52,7 +49,7 @@ def _add_grid(sweep: argparse.ArgumentParser) -> None:
         "--resume", default=None, metavar="SWEEP", help="go on with a sweep; no grid is needed"
     )
     for name, kind, words in (
-        ("--checkpoint", str, "once for each; default: smollm2-135m"),
+        ("--checkpoint", str, f"once for each; default: {shared.DEFAULT_CHECKPOINT}"),
         ("--domain", str, "once each, in order"),
         ("--method", str, "NAME:STRATEGY, once for each"),
         ("--structure", str, "unstructured or N:M, once for each; default: unstructured"),
@@ -88,12 +85,12 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _grid(options: argparse.Namespace) -> list[RunConfig]:
-    structures = variations.structures(options.structure or ["unstructured"], options.sparsity, options.group)
+    structures = options.structure or ["unstructured"]
     grid = variations.Grid(
         checkpoints=options.checkpoint or [shared.DEFAULT_CHECKPOINT],
         domains=options.domain,
         methods=[Method.parse(text) for text in options.method],
-        structures=structures,
+        structures=variations.structures(structures, options.sparsity, options.group),
         seeds=options.seed or [0],
         orders=options.orders,
         protocol=shared.protocol_from(options, seed=0),  # each run has a seed of its own
@@ -150,13 +147,10 @@ def _compute(group: Group, where: cluster.Cluster | None, as_json: bool) -> int:
 def _tell(event: dict[str, Any]) -> None:
     """One line of progress on stderr."""
     if event["event"] == "finished":
-        line = f"{event['done']} of {event['of']}  {event['run']}  {event['problem'] or 'done'}"
+        tell(f"{event['done']} of {event['of']}  {event['run']}  {event['problem'] or 'done'}")
     elif event["event"] == "evaluated":
         place = f"run {event['member']} of {event['members']}, {event['progress']:4.0%}"
-        line = f"{place}  step {event['step']}  {event['method']}"
-    else:
-        return
-    tell(line)
+        tell(f"{place}  step {event['step']}  {event['method']}")
 
 
 # -- printing ------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def with_workers(parser: Parser) -> Parser:
     """Add where on Ray the work is spread to; without these options this process computes."""
     parser.add_argument("--ray-address", default="", help="of a running Ray cluster; default: start one here")
     words = (
-        "on Ray, at the same time; default: none, and this process computes; at an address: as many as fit"
+        "on Ray at the same time; default: none, this process computes; with --ray-address: as many as fit"
     )
     parser.add_argument("--workers", type=int, default=0, help=words)
     parser.add_argument("--threads", type=int, default=1, help="of each worker")

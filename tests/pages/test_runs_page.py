@@ -197,7 +197,10 @@ def test_a_group_is_started_watched_and_cancelled(
 ) -> None:
     started: list[Group] = []
     monkeypatch.setattr("copal_core.experiment.groups.start", lambda group, *where: started.append(group))
-    app = open_page("runs", view=view)
+    app = open_page("runs", view=view)  # leads to the page Sweep
+    assert app.title[0].value == "Sweep" and app.segmented_control(key="group-kind").value == view
+    app = open_page("sweep")
+    app.segmented_control(key="group-kind").set_value(view).run()
     app.button(key="begin-group").click().run()
     assert not app.exception
     (group,) = started
@@ -205,10 +208,10 @@ def test_a_group_is_started_watched_and_cancelled(
     assert "Not enough runs yet" in text_of(app)
     group.set_state(RunState("running"))
     with group.lock():
-        app = open_page("runs", view=view, group=group.id)
+        app = open_page("sweep", group=group.id)
         app.button(key="cancel-group").click().run()
         assert group.cancel_requested()
         assert not app.exception
-    app = open_page("runs", view=view, group=group.id)
+    app = open_page("sweep", group=group.id)
     app.button(key="resume-group").click().run()
     assert len(started) == 2
