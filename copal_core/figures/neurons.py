@@ -178,7 +178,7 @@ def finding(table: pd.DataFrame) -> str:
     ordered = table.sort_values("parameters")
     small, large = ordered.iloc[0]["checkpoint"], ordered.iloc[-1]["checkpoint"]
     if small == large:
-        return "One checkpoint alone says nothing about the finding: run another size with the same domains and windows."
+        return "One checkpoint alone says nothing about this: run another size with the same domains and windows."
     spreads = {
         name: table[table["checkpoint"] == name].groupby("share")["spread"].max() for name in (small, large)
     }

@@ -206,4 +206,4 @@ def test_the_start_page_sends_newcomers_to_the_lesson(open_page: Opener, with_re
 def test_the_start_page_without_runs_says_so(open_page: Opener) -> None:
     app = open_page("start")
     assert not app.exception
-    assert "None is here yet" in text_of(app)
+    assert "There is none yet" in text_of(app)
