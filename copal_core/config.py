@@ -218,7 +218,7 @@ class Protocol(_Frozen):
 
 
 class RunConfig(_Frozen):
-    """All settings that determine a run's numbers."""
+    """Everything that decides a run's numbers."""
 
     checkpoint: str = Field(min_length=1)
     domains: tuple[str, ...] = Field(min_length=1, max_length=64)

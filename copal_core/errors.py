@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class CopalError(Exception):
-    """Base of every error whose message is shown to the user unchanged."""
+    """Base of every error that is shown to the user as it is."""
 
 
 class InvalidValueError(CopalError, ValueError):

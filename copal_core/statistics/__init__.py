@@ -1,4 +1,4 @@
-"""Calibration statistics: additive sums over tokens, gathered by hooks, one block at a time."""
+"""What a calibration pass measures: additive sums over tokens, gathered by hooks, one block at a time."""
 
 from copal_core.statistics.accumulators import (
     AbsoluteCoupling,

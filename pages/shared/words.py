@@ -129,32 +129,32 @@ _STRATEGIES = {
 
 
 def criteria() -> dict[str, tuple[str, str]]:
-    """Return name -> (label, explanation) of every registered criterion, without importing torch."""
+    """name -> (label, explanation) of every registered criterion, without importing torch."""
     known = {name: (name, words) for name, words in registered("methods/criteria", "CRITERIA").items()}
     return {name: _CRITERIA.get(name, known[name]) for name in _ordered(known, _CRITERIA, reverse=True)}
 
 
 def decompositions() -> dict[str, tuple[str, str]]:
-    """Return name -> (label, explanation) of every registered decomposition, without importing torch."""
+    """name -> (label, explanation) of every registered decomposition, without importing torch."""
     known = {name: (name, words) for name, words in registered("methods/lowrank", "LOWRANK").items()}
     return {name: _DECOMPOSITIONS.get(name, known[name]) for name in _ordered(known, _DECOMPOSITIONS)}
 
 
 def neuron_selectors() -> dict[str, tuple[str, str]]:
-    """Return name -> (label, explanation) of every registered neuron selector, without importing torch."""
+    """name -> (label, explanation) of every registered neuron selector, without importing torch."""
     known = {name: (name, words) for name, words in registered("methods/neurons", "NEURONS").items()}
     return {name: _NEURONS.get(name, known[name]) for name in _ordered(known, _NEURONS)}
 
 
 def strategies() -> dict[str, str]:
-    """Return name -> explanation of every registered strategy, without importing torch."""
+    """name -> explanation of every registered strategy, without importing torch."""
     known = registered("methods/strategies", "STRATEGIES")
     return {name: _STRATEGIES.get(name, known[name]) for name in _ordered(known, _STRATEGIES)}
 
 
 @cache
 def registered(package: str, registry: str) -> dict[str, str]:
-    """Return the names that a package's files register, with the first line of each class's docstring.
+    """Names that a package's files register, and the first line of each docstring, read from the source.
 
     The source is parsed, because importing the files would import torch, which a page does not need.
 
@@ -162,13 +162,13 @@ def registered(package: str, registry: str) -> dict[str, str]:
         package: folder below copal_core, such as methods/criteria.
         registry: variable name of the registry, such as CRITERIA.
     """
-    summaries = {}
+    found = {}
     for path in sorted((Path(copal_core.__file__).parent / package).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 for name in _registered_as(node, registry):
-                    summaries[name] = (ast.get_docstring(node) or name).splitlines()[0]
-    return summaries
+                    found[name] = (ast.get_docstring(node) or name).splitlines()[0]
+    return found
 
 
 def _registered_as(node: ast.ClassDef, registry: str) -> list[str]:
