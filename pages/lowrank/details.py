@@ -49,19 +49,19 @@ def _pictures(
     )
     close = layer_desk.close_up(entry, *place)
     dense = close.dense()
-    pictures = {method: close.picture(method, share) for method in methods if method in shown}
+    found = {method: close.picture(method, share) for method in methods if method in shown}
     colours = subspaces.picture_range([dense])
-    columns: list[Any] = []
-    while len(columns) < 1 + len(pictures):
-        columns += st.columns(3, gap="medium")
-    with columns[0]:
+    places: list[Any] = []
+    while len(places) < 1 + len(found):
+        places += st.columns(3, gap="medium")
+    with places[0]:
         charts.title("Weight")
         figure = subspaces.picture_figure(dense, layer.shape, colours)
         charts.show(figure, subspaces.picture_table(dense), "picture-weight", "Picture of the weight")
-    for column, (method, picture) in zip(columns[1:], pictures.items(), strict=False):
+    for where, (method, picture) in zip(places[1:], found.items(), strict=False):
         row = readings[readings["method"] == method].iloc[0]
         becomes = lowrank.structure_words(row["kind"], row["amount"], share)
-        with column:
+        with where:
             charts.title(plain(f"{method}, {becomes}"))
             figure = subspaces.pair_figure(picture.kept, picture.lost, layer.shape, colours)
             table = subspaces.pair_table(picture.kept, picture.lost)

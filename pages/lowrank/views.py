@@ -96,11 +96,11 @@ def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) ->
     charts.title("Share of the layer's output lost, by bytes kept", help=GLOSSARY["output error"])
     methods = [name for name in layer.table["method"].unique() if " " not in str(name)]
     charts.lowrank_key(methods)
-    columns: list[Any] = []
-    while len(columns) < len(entry.domains):
-        columns += st.columns(min(3, len(entry.domains)), gap="medium")
-    for index, (column, domain) in enumerate(zip(columns, entry.domains, strict=False)):
-        with column:
+    places: list[Any] = []
+    while len(places) < len(entry.domains):
+        places += st.columns(min(3, len(entry.domains)), gap="medium")
+    for index, (place, domain) in enumerate(zip(places, entry.domains, strict=False)):
+        with place:
             charts.title(plain(f"on {domain}"))
             figure = lowrank.curves_figure(layer.table, readings, domain, share)
             table = layer.table[layer.table["domain"] == domain]

@@ -156,11 +156,7 @@ def strategies() -> dict[str, str]:
 def registered(package: str, registry: str) -> dict[str, str]:
     """Names that a package's files register, and the first line of each docstring, read from the source.
 
-    The source is parsed, because importing the files would import torch, which a page does not need.
-
-    Args:
-        package: folder below copal_core, such as methods/criteria.
-        registry: variable name of the registry, such as CRITERIA.
+    Importing the files would import torch, which a page does not need.
     """
     found = {}
     for path in sorted((Path(copal_core.__file__).parent / package).glob("*.py")):
