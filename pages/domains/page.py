@@ -12,7 +12,7 @@ st.caption(
     "The texts that the model is pruned for, one after another. Their order is the order of the steps."
 )
 
-from pages.shared import timeline  # noqa: E402  (imported after the title is on the screen)
+from pages.shared import timeline  # noqa: E402  (the title is on the screen before anything else is imported)
 
 left, right = st.columns([3, 2], gap="large")
 with left:

@@ -20,8 +20,8 @@ _MOST = 64
 
 
 def label_of(spec: str) -> str:
-    """Return the name of a domain that the page shows."""
-    known = {**hub_presets(), **{domain.name: domain.label for domain in builtins()}}
+    """What a domain is called on the page."""
+    known = {**hub_presets(), **{one.name: one.label for one in builtins()}}
     if spec in known:
         return known[spec]
     path, hash_sign, column = spec.rpartition("#") if "#" in spec else (spec, "", "")

@@ -94,12 +94,11 @@ _DECOMPOSITIONS = {
     ),
     "plrd": (
         "PLRD, training-free",
-        "Factorises in steps of decreasing rank (arXiv 2406.19995). Within a run nothing is trained; Families trains.",
+        "Factorises in steps of falling rank (arXiv 2406.19995). Within a run nothing is trained; Families trains.",
     ),
     "basel": (
         "Basel, training-free",
-        "Keeps the directions that contribute most to the output (arXiv 2405.15877). Nothing is trained in a run; "
-        "Families trains.",
+        "Keeps the directions that carry most output (arXiv 2405.15877). Nothing is trained in a run; Families trains.",
     ),
 }
 _NEURONS = {
@@ -181,6 +180,6 @@ def _registered_as(node: ast.ClassDef, registry: str) -> list[str]:
 
 
 def _ordered(known: dict[str, object], first: dict[str, object], reverse: bool = False) -> list[str]:
-    """Return the names in `known`: those in `first` in its order (or reversed), then the others."""
-    listed = [name for name in first if name in known]
-    return [*(reversed(listed) if reverse else listed), *(name for name in known if name not in first)]
+    """Names of `known`: ours in our order, others after them."""
+    ours = [name for name in first if name in known]
+    return [*(reversed(ours) if reverse else ours), *(name for name in known if name not in first)]

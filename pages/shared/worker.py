@@ -119,10 +119,10 @@ def diagnose(question: str, request: str) -> dict[str, Any]:
 
 def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
     """What the neurons of one block of a run's checkpoint share; read back with `analysis.redundancy.find`."""
-    from copal_core.analysis.redundancy import compute_redundancy
+    from copal_core.analysis.redundancy import look
     from copal_core.store.runs import Runs
 
-    compute_redundancy(Runs().open(run), domain, block, _report)
+    look(Runs().open(run), domain, block, _report)
     return {}
 
 

@@ -29,7 +29,7 @@ def whitened(weight: Array, gram: Array) -> Array:
 
 
 def plain(weight: Array) -> Array:
-    """Return the rank-1 layer nearest to the weights themselves, independent of the text: truncated SVD."""
+    """The rank-1 layer nearest to the weights themselves, whatever the text: truncated SVD."""
     left = np.linalg.svd(weight, full_matrices=False)[0][:, :1]
     return left @ (left.T @ weight)
 
