@@ -40,7 +40,7 @@ def standing_still(controls: Any, picture: Any) -> None:
         example.badge()
         example.metrics(
             (
-                "Text B asks to move",
+                "Text B would move",
                 f"{wanted} of {len(weight)} neurons",
                 "By COPAL's scores of the dense weights on text B alone.",
             ),
@@ -51,7 +51,7 @@ def standing_still(controls: Any, picture: Any) -> None:
             figures.score_figure(table),
             table,
             "lesson-still",
-            "Scores of the eight weights on text B: outlined if they were dense, solid as they are after pruning",
+            "Scores of the eight weights on text B: outlined for dense weights, solid for the pruned ones",
         )
 
 

@@ -116,7 +116,7 @@ def score_figure(table: pd.DataFrame) -> go.Figure:
         go.Bar(
             x=names,
             y=pruned,
-            name="as it is, pruned",
+            name="as pruned",
             marker={"color": ARROW_COLOUR},
             text=["0" if value == 0 else "" for value in pruned],
             textposition="outside",

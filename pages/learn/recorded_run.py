@@ -82,8 +82,8 @@ def memory_size() -> str:
         return ""
     weights = _weights(layers)
     return (
-        f" In the recorded run that is {count(weights)} sums ({size(4 * weights)} as 32-bit numbers): as many as "
-        "weights that can be pruned. A memory of sums is not small, but it does not grow with the text."
+        f" In the recorded run that is {count(weights)} sums ({size(4 * weights)} as 32-bit numbers), one for "
+        "each weight that can be pruned. A memory of sums is not small, but it does not grow with the text."
     )
 
 
@@ -207,8 +207,8 @@ def _ranks(store: RunStore) -> str:
     ]
     return (
         f"A mask that removes {percent(store.config.structure.removed)} stores {percent(share)} of the bytes. "
-        "As many bytes buy in "
-        f"{'; '.join(parts)}. This run has masks only; **Masks and low rank** measures both on a layer."
+        f"The same bytes give {'; '.join(parts)}. This run has masks only; **Masks and low rank** measures both on "
+        "a layer."
     )
 
 

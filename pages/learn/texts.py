@@ -123,10 +123,10 @@ STEPS = (
         ),
     ),
     Step(
-        "Why pruning a pruned model stands still",
+        "Why pruning a pruned model changes nothing",
         "The layer was pruned on text A. Now text B arrives, and the *pruned* layer is scored again. "
-        "Outlines: the scores on text B if the weights were still dense. Solid: the scores that the pruned weights "
-        "really get.\n\n**Make text B as different and as loud as you like.** Can you bring a weight back?",
+        "Outlines: the scores on text B if the weights were still dense. Solid: the actual scores of the pruned "
+        "weights.\n\n**Make text B as different and as loud as you like.** Can you bring a weight back?",
         ("strategy", "stasis", "criterion", "mask"),
         Question(
             "Text B uses input 2 a hundred times more strongly than text A did. What does the mask do?",

@@ -145,7 +145,7 @@ def test_nothing_moves_a_pruned_mask(open_page: Opener) -> None:
         app = app.select_slider(key="lesson-loud").set_value(loud).run()
         assert metric(app, "Moved") == "0"
         assert metric(app, "Stasis") == "100 %"
-    assert metric(app, "Text B asks to move") != "0 of 4 neurons"
+    assert metric(app, "Text B would move") != "0 of 4 neurons"
 
 
 def test_a_text_like_the_first_forgets_nothing(open_page: Opener) -> None:
