@@ -117,12 +117,12 @@ class Structure(_Frozen):
         """Raise InvalidValueError for a sparsity or group that contradicts N:M, which implies both."""
         if sparsity is not None and not abs(sparsity - self.removed) <= 1e-3:  # 0.667 is accepted for 1:3
             raise InvalidValueError(
-                f"sparsity {sparsity:g} does not fit structure {self}, which removes exactly {self.removed:.6g}; "
+                f"sparsity {sparsity:g} does not go with structure {self}, which removes exactly {self.removed:.6g}; "
                 "leave the sparsity out, choose another N:M, or use structure unstructured"
             )
         if group is not None:
             raise InvalidValueError(
-                f"group '{group}' does not fit structure {self}, which compares within each {self.group_size} "
+                f"group '{group}' does not go with structure {self}, which compares within each {self.group_size} "
                 "inputs; leave the group out, or use structure unstructured"
             )
 

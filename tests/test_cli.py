@@ -102,10 +102,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "structure": (["--structure", "4:2"], "keeps everything"),
     "sparsity of N:M": (
         ["--structure", "2:4", "--sparsity", "0.7"],
-        "sparsity 0.7 does not fit structure 2:4",
+        "sparsity 0.7 does not go with structure 2:4",
     ),
     "no sparsity of N:M": (["--structure", "2:4", "--sparsity", "nan"], "which removes exactly 0.5; leave"),
-    "group of N:M": (["--structure", "4:8", "--group", "row"], "group 'row' does not fit structure 4:8"),
+    "group of N:M": (["--structure", "4:8", "--group", "row"], "group 'row' does not go with structure 4:8"),
     "device": (["--device", "banana"], "use auto, cpu, cuda, cuda:N or cuda:all"),
     "long number": (["--calibration", "9" * 5000 + "x2"], "not of the form COUNTxLENGTH"),
     "option twice": (["--method", "copal[epsilon=0.1,epsilon=0.2]:joint"], "'epsilon' of method"),

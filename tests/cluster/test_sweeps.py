@@ -56,7 +56,7 @@ def test_sparsities_are_those_of_unstructured() -> None:
     assert [str(one) for one in sweeps.structures(["2:4", "unstructured"])] == ["2:4", "50 % per row"]
     assert [str(one) for one in sweeps.structures(["2:4"], [0.5])] == ["2:4"]
     for sparsities, group in (([0.5, 0.7], None), ([], "row")):
-        with pytest.raises(InvalidValueError, match="does not fit structure 2:4"):
+        with pytest.raises(InvalidValueError, match="does not go with structure 2:4"):
             sweeps.structures(["2:4", "4:8"], sparsities, group)
 
 
