@@ -329,7 +329,7 @@ def test_only_like_runs_are_drawn_together(
     loop.run(sparser)
     other_seed = runs.create(small_config(METHODS, domains=2, seed=1))
     loop.run(other_seed)
-    parts = comparability.alike([base, other_seed, sparser])
+    parts = comparability.group_by_protocol([base, other_seed, sparser])
     assert [[store.id for store in part] for part in parts] == [[base.id, sparser.id], [other_seed.id]]
     assert "seed 0 against 1" in comparability.reason([base, other_seed, sparser])
     assert comparability.reason([base, sparser]) == ""

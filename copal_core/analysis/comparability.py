@@ -25,7 +25,7 @@ def protocol_of(store: RunStore) -> dict[str, str]:
     }
 
 
-def alike(stores: Sequence[RunStore]) -> list[list[RunStore]]:
+def group_by_protocol(stores: Sequence[RunStore]) -> list[list[RunStore]]:
     """Parts of runs of the same protocol, in the order given; each part may be drawn in one figure."""
     parts: dict[tuple[str, ...], list[RunStore]] = {}
     for store in stores:
@@ -53,8 +53,8 @@ def differences(one: RunStore, other: RunStore) -> list[str]:
 
 
 def reason(stores: Sequence[Any]) -> str:
-    """Why the parts of `alike` are shown apart, in one sentence; empty when there is one part."""
-    parts = alike(stores)
+    """Why the parts of `group_by_protocol` are shown apart, in one sentence; empty when there is one part."""
+    parts = group_by_protocol(stores)
     if len(parts) < 2:
         return ""
     phrases = list(

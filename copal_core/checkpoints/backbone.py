@@ -199,7 +199,7 @@ class Backbone:
     def _reader(self, index: int) -> BlockReader:
         return self._readers[self._places.blocks[index]]
 
-    def release_pages(self, index: int) -> None:
+    def settle(self, index: int) -> None:
         """Free the memory pages of a streamed block that is still in use; pages used again are read again."""
         if not self._keep:
             self.files.release(prefix_of(index))

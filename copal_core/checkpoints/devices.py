@@ -51,7 +51,7 @@ def choose(device: str = "auto", dtype: str = "auto") -> tuple[str, str, str]:
         raise CheckpointError(f"device '{device}' is not on this machine, or this torch has no CUDA; use cpu")
     resolved = "cpu" if gpu is None else "cuda" if device == "auto" else device
     if dtype != "auto":
-        return resolved, dtype, f"{dtype} was asked for"
+        return resolved, dtype, f"{dtype} was requested"
     return resolved, *_dtype_for(gpu)
 
 

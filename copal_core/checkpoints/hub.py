@@ -94,7 +94,7 @@ def _listing(name: str, revision: str | None) -> Any:
         )
     except GatedRepoError:
         raise CheckpointError(
-            f"'{name}' asks for its licence to be accepted; accept it on the hub, and set HF_TOKEN to your token"
+            f"'{name}' requires its licence to be accepted; accept it on the hub, and set HF_TOKEN to your token"
         ) from None
     except RevisionNotFoundError:
         raise CheckpointError(f"'{name}' has no revision '{revision}'; give a branch or commit") from None

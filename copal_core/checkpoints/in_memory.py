@@ -23,7 +23,9 @@ def save_model(model: Any, tokenizer: Any) -> str:
         try:
             model.save_pretrained(saved)
         finally:
-            vars(model.config).update(described)  # saving writes the dtype and the class into the caller's own
+            vars(model.config).update(
+                described
+            )  # saving writes the dtype and the class into the caller's own
         tokenizer.save_pretrained(saved)
         digest = hashlib.sha256()
         for path in sorted(path for path in Path(saved).rglob("*") if path.is_file()):

@@ -69,7 +69,7 @@ def spread(
         size = dtype.itemsize * sum(parameter.numel() for parameter in model.parameters())
         raise CheckpointError(
             f"the model's {size / 1e9:.1f} GB do not fit on the {len(limits)} GPUs together; "
-            "use device cuda, which visits one block at a time"
+            "use device cuda, which streams one block at a time"
         )
     blocks = tuple(_device_of(device_map, f"model.layers.{index}") for index in range(depth))
     return Placement(blocks, _device_of(device_map, "lm_head"), device_map)

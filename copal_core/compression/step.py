@@ -181,7 +181,7 @@ class Step:
                 found = states.calibrate(
                     block, self.criterion.statistics(), advance=not self._propagates_pruned
                 )
-        self.backbone.release_pages(index)
+        self.backbone.settle(index)
         outcome = self._outcome(index)
         remembered = BlockStatistics()
         for group, names in GROUPS.items():  # so that only one group's scores are in memory
@@ -189,7 +189,7 @@ class Step:
             if self.strategy.remembers and self.criterion.statistics():
                 remembered.groups[group] = used
             outcome.add({name: base[name] for name in names}, used, newest, self._timed)
-            self.backbone.release_pages(index)
+            self.backbone.settle(index)
         with self._timed("record"):
             records = outcome.finish()
             if remembered.groups:

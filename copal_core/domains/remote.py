@@ -164,7 +164,7 @@ _SENTENCES: list[tuple[Callable[[str, str], bool], str]] = [
     (lambda kind, text: "scripts are no longer supported" in text,
      "'{label}' is a loading script, which is never run; use a copy of '{path}' as parquet or JSON files"),
     (lambda kind, text: "Gated" in kind or "gated" in text,
-     "'{label}' asks for a licence to be accepted; accept it on its page on the hub and log in with `hf auth login`"),
+     "'{label}' requires a licence to be accepted; accept it on its page on the hub and log in with `hf auth login`"),
     (lambda kind, text: kind in ("DatasetNotFoundError", "RepositoryNotFoundError"),
      "the hub has no data set '{path}', or it is private; check the spelling, or log in with `hf auth login`"),
     (lambda kind, text: "onfig" in text and ("available" in text.lower() or "pick one" in text),

@@ -90,7 +90,7 @@ def refuse_hopeless(name: str, size: int, calibration: Windows, evaluation: Wind
     room = fitting(_shares(size // _BYTES_PER_TOKEN, wanted), wanted)
     raise DomainError(
         f"domain '{name}' holds {size:,} bytes of text, {asked} need {needed:,} tokens; at the usual "
-        f"{_BYTES_PER_TOKEN} bytes a token {room}, or choose a source with more text"
+        f"{_BYTES_PER_TOKEN} bytes per token {room}, or choose a source with more text"
     )
 
 

@@ -1,4 +1,4 @@
-"""Loss regained by restoring each part of a model, as ranked bars with the largest at the top."""
+"""Loss returned by restoring each part of a model, as ranked bars with the largest at the top."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def attribution_table(parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def attribution_figure(table: pd.DataFrame, forgotten: float) -> go.Figure:
-    """Draw the regained nats with standard errors, of the MOST highest parts at most.
+    """Draw the returned nats with standard errors, of the MOST highest parts at most.
 
     Args:
         table: as `attribution_table` returns it.
@@ -30,7 +30,7 @@ def attribution_figure(table: pd.DataFrame, forgotten: float) -> go.Figure:
     shown = table.head(MOST)
     colours = [KEPT_COLOUR if value >= 0 else REVIVED_COLOUR for value in shown["nats"]]
     texts = [
-        f"{signed(row.nats)} ± {row.error:.2g} nats a token"
+        f"{signed(row.nats)} ± {row.error:.2g} nats per token"
         + ("" if pd.isna(row.share) else f"<br>{percent(row.share)} of what was forgotten")
         + f"<br>on {row.windows} window{'s' * (row.windows != 1)}"
         for row in shown.itertuples()
@@ -68,7 +68,7 @@ def attribution_figure(table: pd.DataFrame, forgotten: float) -> go.Figure:
         shapes=[forgotten_line] if near else [],
         bargap=0.25,
         xaxis={
-            "title": "loss returned, nats a token",
+            "title": "loss returned, nats per token",
             "fixedrange": True,
             "showgrid": True,
             "zeroline": True,

@@ -16,11 +16,7 @@ _DROPPED = "#D55E00"
 
 
 def bases_table(entry: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the columns basis (1 is the largest before), before, after (NaN if dropped) and kept.
-
-    Args:
-        entry: one layer of bases.json.
-    """
+    """basis (1 is the largest at first), before, after (NaN when dropped) and kept. entry: one layer of bases.json."""
     before = np.asarray(entry["before"], dtype=float)
     after = np.full(len(before), np.nan)
     after[np.asarray(entry["kept"], dtype=int)] = np.abs(np.asarray(entry["after"], dtype=float))

@@ -29,7 +29,7 @@ COLUMNS = ("method", "share", "domain", "perplexity", "name", "note")
 def run_sizes(
     config: RunConfig, run: str, perplexity: pd.DataFrame, factors: pd.DataFrame, domains: Sequence[str]
 ) -> pd.DataFrame:
-    """Return COLUMNS with one row per finished method and domain of a run, after its last step."""
+    """One row a method and domain of a run after its last step, for methods that are finished. COLUMNS."""
     rows = []
     for method in map(str, config.methods):
         last = perplexity_matrix(perplexity, method, list(domains))[-1]
@@ -43,7 +43,7 @@ def run_sizes(
 
 
 def _share(config: RunConfig, layers: pd.DataFrame) -> float:
-    """Return the bytes as a share of the dense bytes: as stored for low rank, by the structure for masks."""
+    """Bytes over dense bytes: as stored for low rank, as the structure says for masks."""
     if not len(layers):
         return stored_size.structure_share(config.structure)
     return float(

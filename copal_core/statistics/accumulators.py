@@ -1,7 +1,7 @@
 """Additive statistics of an input group: the projections that read the same input X (tokens, in).
 
-The projections of a group are treated as one tall layer: their weights and outputs are stacked along `out`, in the
-order of `GROUPS`, so that everything that depends on X alone is computed once.
+The projections of a group are treated as one tall layer: their weights and outputs are stacked along
+`out`, in the order of `GROUPS`, so that everything that depends on X alone is computed once.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ from torch import Tensor
 from copal_core.errors import InvalidValueError
 from copal_core.system.precision import add_product, factor_dtype
 
-_PER_OUTPUT: set[str] = set()  # names of the statistics with `per_output`
+_PER_OUTPUT: set[str] = set()  # names of the statistics that say so of themselves
 
 
 class Statistic(ABC):
     """One additive quantity; `update` adds a batch of tokens to its running total.
 
-    Attributes:
-        name: key of its total.
-        groups: input groups at which it is gathered; None for all.
-        per_output: the total has one row for each stacked output; otherwise it depends on the input alone and is
-            shared by all projections of the group.
-        needs_outputs: `update` needs the projections' outputs.
-        needs_weight: `update` needs the stacked weight.
+    groups: the input groups at which it is gathered; None: all. per_output: whether its total has one row for each
+    stacked output; otherwise it belongs to the input alone, and every projection of the group has all of it.
     """
 
     name: ClassVar[str]
@@ -46,7 +41,7 @@ class Statistic(ABC):
 
     @abstractmethod
     def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """Return an empty float32 total for a group with `rows` stacked outputs and `columns` inputs."""
+        """The empty total of a group with `rows` stacked outputs and `columns` inputs, float32."""
 
     @abstractmethod
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
@@ -104,7 +99,7 @@ class AbsoluteCoupling(Statistic):
 
 
 def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
-    """Return |Y| of a group's projections side by side, (tokens, Σ out), in the dtype that `add_product` needs."""
+    """|Y| of a group's projections side by side: (tokens, Σ out), to be multiplied with `add_product`."""
     first = outputs[0]
     columns = sum(y.shape[1] for y in outputs)
     stacked = torch.empty(first.shape[0], columns, device=first.device, dtype=factor_dtype(first))
@@ -168,7 +163,7 @@ class BlockStatistics:
         return BlockStatistics({name: group.plus(other.groups[name]) for name, group in self.groups.items()})
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Flatten to 'group.statistic' and 'group.tokens', for a file."""
+        """Flat names, for a file: 'group.statistic' and 'group.tokens'."""
         flat: dict[str, Tensor] = {}
         for name, group in self.groups.items():
             flat[f"{name}.tokens"] = torch.tensor(group.tokens)

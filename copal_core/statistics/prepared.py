@@ -1,4 +1,4 @@
-"""Index of gathered statistics, from which a page can tell what is available without importing torch.
+"""What has been gathered of a checkpoint on its domains, so that a page can tell without importing torch.
 
 An entry <cache>/statistics/entry-<key>.json is written once the statistics of every layer are complete; the errors of
 all layers are stored beside it once they are compared. The key identifies weights, texts, windows and dtype.

@@ -13,7 +13,7 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Multiply float32 matrices in full float32 on a GPU; restore the process's setting afterwards."""
+    """Multiply float32 matrices as float32 on a GPU, whatever the process has allowed; restored after."""
     products = torch.backends.cuda.matmul
     if not hasattr(products, "fp32_precision"):  # torch before 2.9
         before = products.allow_tf32
@@ -32,7 +32,7 @@ def exact_products() -> Iterator[None]:
 
 
 def factor_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the dtype in which `add_product` multiplies a tensor: its own 16-bit type on a GPU, else float32."""
+    """The number format in which `add_product` multiplies a tensor: its own 16 bits on a GPU, else float32."""
     return tensor.dtype if tensor.is_cuda and tensor.dtype in _HALVES else torch.float32
 
 

@@ -1,7 +1,7 @@
 """Named registries: one file registers one class, which is then available everywhere by its name.
 
-The file has the name of the method (underscores for dashes), so that names and their one-line descriptions
-can be listed without importing torch.
+The file is called as the method is (dashes written as underscores), so that the names and their
+one-line descriptions can be listed without importing torch.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def why_not_path(path: Path, uploads: bool = False) -> str | None:
     if any(resolved.is_relative_to(root) for root in allowed):
         return None
     shown = ", ".join(str(root) for root in roots) or "none"
-    return f"'{path}' is outside the folders that this shared server opens ({shown}); use those, or what is built in"
+    return f"'{path}' is outside the folders that this shared server opens ({shown}); use those, or built-in ones"
 
 
 def why_not_hub(name: str) -> str | None:
@@ -93,9 +93,7 @@ def why_not_hub(name: str) -> str | None:
     if any(_matches(name, pattern) for pattern in allowed):
         return None
     shown = ", ".join(allowed) or "nothing"
-    return (
-        f"'{name}' is not among what this shared server downloads ({shown}); use those, or what is built in"
-    )
+    return f"'{name}' is not among what this shared server downloads ({shown}); use those, or built-in ones"
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -145,5 +143,5 @@ def require_owner(folder: Path) -> None:
     """Raise RunError unless the current person may change `folder`."""
     if not is_owner(folder):
         raise RunError(
-            f"'{folder.name}' belongs to another person of this shared server; look at it, and start one of your own"
+            f"'{folder.name}' belongs to another person of this shared server; view it, or start one of your own"
         )

@@ -1,4 +1,4 @@
-"""The form that names a checkpoint."""
+"""Form for choosing a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SOURCES = {
 
 
 def form() -> str | None:
-    """The chosen checkpoint's name, which is also the draft's; None until one is given."""
+    """Show the form and return the chosen checkpoint's name, stored in the draft; None until one is given."""
     values = draft.values()
-    known = {one.name: one for one in catalogue()}
+    known = {checkpoint.name: checkpoint for checkpoint in catalogue()}
     source = values.setdefault("source", "bundled" if values["checkpoint"] in known else "local")
     st.segmented_control(
         "Where from", list(_SOURCES), format_func=_SOURCES.__getitem__, required=True, label_visibility="collapsed",
@@ -37,7 +37,7 @@ def _bundled(known: dict) -> str | None:
         "Checkpoint",
         list(known),
         format_func=lambda name: plain(known[name].label),
-        captions=[plain(one.note) for one in known.values()],
+        captions=[plain(checkpoint.note) for checkpoint in known.values()],
         **draft.widget("bundled", lambda name: links.write("checkpoint", name)),
     )
     chosen = known[values["bundled"]]

@@ -1,4 +1,4 @@
-"""Checkpoint: choose a model and see what it is before anything is loaded."""
+"""Checkpoint: choose a model and see its description before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Domains: the ordered texts that the model meets, and the windows drawn from them."""
+"""Domains: the ordered texts that a model is pruned for, and the windows drawn from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pages.shared import links
 
 links.through_app(__file__)
 st.title("Domains")
-st.caption("The texts that the model meets, one after another. Their order is the order of the steps.")
+st.caption(
+    "The texts that the model is pruned for, one after another. Their order is the order of the steps."
+)
 
 from pages.domains import timeline  # noqa: E402  (the title is on the screen before anything else is imported)
 

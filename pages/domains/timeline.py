@@ -12,15 +12,15 @@ from pages.shared.domain_names import is_upload, label_of
 from pages.shared.text import empty_state, plain, show_error, show_problem
 
 _PRESET_NOTES = {
-    "hub:wikitext-2": "Encyclopaedic prose; what most pruning papers report.",
+    "hub:wikitext-2": "Encyclopaedic prose; used by most pruning papers.",
     "hub:ptb": "Newspaper text without capitals and with rare words removed.",
-    "hub:c4": "Web pages, streamed: nothing is downloaded whole.",
+    "hub:c4": "Web pages, streamed: only a part is downloaded.",
 }
 _MOST = 64
 
 
 def show() -> None:
-    """The domains in order, each with its buttons."""
+    """Show the domains in order, each with its buttons."""
     specs = draft.values()["domains"]
     if not specs:
         empty_state(
@@ -39,12 +39,12 @@ def show() -> None:
 def _buttons(index: int, spec: str, total: int) -> None:
     with st.container(horizontal=True, width="content", gap="xsmall"):
         st.button(
-            "", icon=":material/arrow_upward:", key=f"up-{index}", help="Earlier", on_click=_move, args=(index, -1),
-            disabled=index == 0,
+            "", icon=":material/arrow_upward:", key=f"up-{index}", help="Move earlier", on_click=_move,
+            args=(index, -1), disabled=index == 0,
         )  # fmt: skip
         st.button(
-            "", icon=":material/arrow_downward:", key=f"down-{index}", help="Later", on_click=_move, args=(index, 1),
-            disabled=index == total - 1,
+            "", icon=":material/arrow_downward:", key=f"down-{index}", help="Move later", on_click=_move,
+            args=(index, 1), disabled=index == total - 1,
         )  # fmt: skip
         st.button(
             "", icon=":material/visibility:", key=f"preview-{index}", help="Preview its windows", on_click=_preview,
@@ -56,7 +56,7 @@ def _buttons(index: int, spec: str, total: int) -> None:
 
 
 def add_form() -> None:
-    """Three ways to add a domain."""
+    """Show the forms that add a built-in domain, a file, or a data set from the hub."""
     sources = {"builtin": "Built in", "file": "Your file", "hub": "Hugging Face hub"}
     draft.values().setdefault("domain_source", "builtin")
     st.segmented_control(
@@ -73,7 +73,7 @@ def add_form() -> None:
 
 
 def add(spec: str) -> None:
-    """Append to the timeline; a domain is there once."""
+    """Append a domain to the timeline unless it is already there."""
     specs = draft.values()["domains"]
     if spec not in specs and len(specs) < _MOST:
         specs.append(spec)
@@ -81,8 +81,9 @@ def add(spec: str) -> None:
 
 def _add_builtin() -> None:
     st.caption("These work without a network, on any machine.")
-    for one in builtins():
-        _offer(one.name, one.label, one.description if one.available else one.why_not, one.available)
+    for domain in builtins():
+        description = domain.description if domain.available else domain.why_not
+        _offer(domain.name, domain.label, description, domain.available)
 
 
 def _offer(spec: str, label: str, description: str, available: bool = True) -> None:
@@ -104,7 +105,7 @@ def _add_hub() -> None:
     st.caption("Fetched when the windows are drawn; needs a network.")
     for spec, label in hub_presets().items():
         try:
-            find(spec)  # a shared server may not download it
+            find(spec)  # raises where a shared server does not allow its download
             _offer(spec, label, _PRESET_NOTES.get(spec, spec))
         except CopalError as error:
             _offer(spec, label, str(error), available=False)
@@ -126,7 +127,7 @@ def _add_hub() -> None:
 
 
 def preview() -> None:
-    """Calibration and evaluation windows of the domain whose eye was pressed, as text."""
+    """Show the calibration and evaluation windows of the domain whose preview button was pressed, as text."""
     spec = st.session_state.get("preview")
     if spec is None or spec not in draft.values()["domains"]:
         return
@@ -135,7 +136,9 @@ def preview() -> None:
     try:
         protocol = draft.protocol()
         if checkpoints.ready(checkpoint) is None:
-            st.caption("The checkpoint's tokenizer cuts the text; prepare the checkpoint first.")
+            st.caption(
+                "The checkpoint's tokenizer splits the text into tokens; prepare the checkpoint first."
+            )
             checkpoints.prepare(checkpoint)
             return
     except CopalError as error:
@@ -158,20 +161,20 @@ def preview() -> None:
         _show_windows(task.result, str(protocol.calibration), str(protocol.evaluation))
 
 
-def _show_windows(found: dict, calibration: str, evaluation: str) -> None:
+def _show_windows(sample: dict, calibration: str, evaluation: str) -> None:
     st.caption(
         f"Calibration {_times(calibration)} and evaluation {_times(evaluation)} tokens, drawn with the current seed. "
-        f"They come from {found['documents'].get('calibration', 0)} and {found['documents'].get('evaluation', 0)} "
+        f"They come from {sample['documents'].get('calibration', 0)} and {sample['documents'].get('evaluation', 0)} "
         "documents and share none."
     )
-    for note in found["notes"]:
+    for note in sample["notes"]:
         show_problem(note)
     columns = st.columns(2)
     for column, (side, title) in zip(
         columns, (("calibration", "Calibration"), ("evaluation", "Evaluation")), strict=True
     ):
         with column:
-            texts = found[side]
+            texts = sample[side]
             index = st.selectbox(
                 f"{title} window",
                 range(len(texts)),

@@ -1,4 +1,4 @@
-"""Files a person uploads, kept under generated names beside the runs."""
+"""Uploaded files, stored under generated names beside the runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,22 @@ _HEAD = 1 << 20
 
 
 def folder() -> Path:
-    """Where uploads are kept."""
+    """Return the folder of uploads."""
     return uploads_root()
 
 
 def keep(name: str, content: bytes) -> Path:
-    """Write an upload under a name made of safe letters and its content's hash; the same file is kept once.
+    """Store an upload under a name of safe letters and a hash of its content; equal files are stored once.
 
-    Raises DomainError when the format is unknown, the file is empty, or the disk refuses.
+    Args:
+        name: of the uploaded file.
+        content: of the uploaded file.
+
+    Returns:
+        The path of the stored file.
+
+    Raises:
+        DomainError: the format is unknown, the file is empty, or it cannot be written.
     """
     suffix = Path(name).suffix.lower()
     if suffix.removeprefix(".") not in FORMATS:
@@ -43,21 +51,21 @@ def keep(name: str, content: bytes) -> Path:
     digest = hashlib.sha256(content).hexdigest()
     short, whole = (folder() / f"{stem}-{digest[:digits]}{suffix}" for digits in (8, len(digest)))
     try:
-        # eight digits can be met by another text, of another person too
+        # eight digits of the hash can coincide with those of another text
         target = whole if short.exists() and short.read_bytes() != content else short
         if not target.exists():
             files.write_bytes(target, content)
     except OSError as error:
         raise DomainError(
-            f"the upload could not be kept in '{folder()}': {error.strerror or error}"
+            f"the upload could not be stored in '{folder()}': {error.strerror or error}"
         ) from None
     except RunError as error:
-        raise DomainError(f"the upload could not be kept in '{folder()}': {error}") from None
+        raise DomainError(f"the upload could not be stored in '{folder()}': {error}") from None
     return target
 
 
 def columns_of(path: Path) -> list[str]:
-    """Column names of a table, from its first rows. Raises DomainError when they cannot be read."""
+    """Return the column names of a table, from its first rows. Raises DomainError if they cannot be read."""
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
@@ -76,27 +84,27 @@ def columns_of(path: Path) -> list[str]:
 
 
 def form(add: Any) -> None:
-    """Upload a file, choose a table's column, add it as a domain with `add(spec)`."""
-    given = st.file_uploader(
+    """Show the form that uploads a file, chooses a table's column, and adds the domain with `add(spec)`."""
+    upload = st.file_uploader(
         "Text or table",
         type=list(FORMATS),
         key="upload",
         help="Tables need a column that holds text. At most 200 MB.",
     )
-    if given is None:
+    if upload is None:
         return
     try:
-        path = _kept(given)
+        path = _stored(upload)
         column = None
         if path.suffix in _TABLES:
             columns = columns_of(path)
             if not columns:
-                raise DomainError(f"'{given.name[:80]}' has no columns; check the file")
+                raise DomainError(f"'{upload.name[:80]}' has no columns; check the file")
             default = columns.index("text") if "text" in columns else 0
             column = st.selectbox("Column with the text", columns, index=default, key="upload-column")
         spec = f"{path}#{column}" if column else str(path)
         if spec in draft.values()["domains"]:
-            st.caption("This file is on the timeline.")
+            st.caption("This file is already on the timeline.")
         else:
             st.button(
                 "Add to the timeline",
@@ -111,17 +119,17 @@ def form(add: Any) -> None:
         show_error(DomainError(message))
 
 
-def _kept(given: Any) -> Path:
-    """`keep`, once for each upload and not each time the page runs."""
+def _stored(upload: Any) -> Path:
+    """Store an upload once, and not each time the page runs."""
     known = st.session_state.get("upload-kept")
-    if known is None or known[0] != given.file_id or not known[1].exists():
-        known = (given.file_id, keep(given.name, given.getvalue()))
+    if known is None or known[0] != upload.file_id or not known[1].exists():
+        known = (upload.file_id, keep(upload.name, upload.getvalue()))
         st.session_state["upload-kept"] = known
     return known[1]
 
 
 def _check_and_add(spec: str, add: Any) -> None:
-    """Read the first document, so that a file that cannot be used is refused now and not during a run."""
+    """Add the file if its first document can be read, so that an unusable one is refused now, not during a run."""
     try:
         if next(iter(find(spec).documents()), None) is None:
             raise DomainError("the file holds no text; choose another")

@@ -1,4 +1,4 @@
-"""Explanations that quote numbers: computed from the toy layer or the recorded run when they are shown."""
+"""Explanations with numbers, computed from the toy layer or the recorded run when they are shown."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pages.shared.text import plain
 
 
 def by_hand() -> str:
-    """Magnitude against the best mask on text A."""
+    """Compare magnitude with the best mask on text A."""
     weight, sums = example.LAYER, gather(example.text_a(), example.LAYER)
     largest = keep_highest(score("magnitude", weight, sums))
     by_size = percent(lost(weight, weight * largest, sums.gram), 0)
     best = percent(lost(weight, weight * best_mask(weight, sums.gram), sums.gram), 0)
     return (
         f"Keeping the larger weights loses {by_size} of the output; the best mask, {best}. Text A hardly uses "
-        "input 2, so even a large weight on it does little. To know that, one has to look at text."
+        "input 2, so even a large weight on it has little effect. Only the text can tell."
     )
 
 
 def memory() -> str:
-    """What the memory of accumulate weighs, in the toy and in the recorded run."""
+    """State the size of accumulate's memory, in the toy layer and in the recorded run."""
     count = example.LAYER.size
-    answer = f"{count} numbers here, one for each weight, however long the texts were."
+    answer = f"{count} numbers here, one for each weight, regardless of the length of the texts."
     return answer + recorded_run.memory_size()
 
 
 def rank() -> str:
-    """Rank 1 and mask on neurons that are alike, and on neurons that are not."""
+    """Compare rank 1 with a mask, on similar neurons and on different ones."""
     parts = []
     for spread in (0, 90):
         weight = fan(spread)
@@ -43,17 +43,17 @@ def rank() -> str:
         parts.append(f"spread over {spread}°, rank 1 loses {on_line} and the mask {masked}")
     shares = percent(stored_size.rank_share(*weight.shape, 1), 0), percent(stored_size.mask_share(0.5), 0)
     return (
-        f"{parts[0].capitalize()}; {parts[1]}. And mind the bytes: rank 1 stores {shares[0]} of this layer, the mask "
+        f"{parts[0].capitalize()}; {parts[1]}. Note the bytes: rank 1 stores {shares[0]} of this layer, the mask "
         f"{shares[1]}."
     )
 
 
 def real_run() -> str:
-    """The methods of the recorded run whose mask never moved, on its last domain."""
-    found = recorded_run.last_domain()
-    if found is None:
+    """Compare the recorded run's methods without forgetting with its best method, on the last domain."""
+    outcome = recorded_run.last_domain()
+    if outcome is None:
         return "A mask that never moves forgets nothing and learns nothing: compare the last domain."
-    domain, still, best = found
+    domain, still, best = outcome
     listed = ", ".join(f"{plain(name)} {compact(value)}" for name, value in still)
     return (
         f"On {plain(domain)}, the last domain, the methods that forgot exactly nothing end at {listed}; "

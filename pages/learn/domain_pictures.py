@@ -1,4 +1,4 @@
-"""The pictures of steps 4 to 7: two texts one after the other, and rank against mask."""
+"""Pictures of steps 4 to 7: two texts one after the other, and rank against mask."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _LOUDNESS = [1, 3, 10, 30, 100]
 
 
 def standing_still(controls: Any, picture: Any) -> None:
-    """Step 4: score a pruned layer on another text."""
+    """Draw step 4: score a pruned layer on another text."""
     with controls:
         direction = _turn_b()
         loud = st.select_slider(
-            "How loud text B is", _LOUDNESS, format_func=lambda times: f"{times} ×", **widget("loud", 1)
+            "Loudness of text B", _LOUDNESS, format_func=lambda times: f"{times} ×", **widget("loud", 1)
         )
     weight, texts = example.LAYER, [example.text_a(), loud * example.text_b(direction)]
     first, second = walk(weight, texts, "sequential")
     dense = score("copal", weight, gather(texts[1], weight))
-    asked = int((keep_highest(dense) != first.kept).any(axis=1).sum())
+    wanted = int((keep_highest(dense) != first.kept).any(axis=1).sum())
     moved = int((second.kept != first.kept).any(axis=1).sum())
     stays = float((~first.kept & ~second.kept).sum() / (~second.kept).sum())
     table = figures.score_table(dense, second.scores)
@@ -40,8 +40,8 @@ def standing_still(controls: Any, picture: Any) -> None:
         example.badge()
         example.metrics(
             (
-                "Text B asks to move",
-                f"{asked} of {len(weight)} neurons",
+                "Text B would move",
+                f"{wanted} of {len(weight)} neurons",
                 "By COPAL's scores of the dense weights on text B alone.",
             ),
             ("Moved", str(moved), "Neurons that keep another input after text B than before."),
@@ -51,12 +51,12 @@ def standing_still(controls: Any, picture: Any) -> None:
             figures.score_figure(table),
             table,
             "lesson-still",
-            "Scores of the eight weights on text B: outlined if they were dense, solid as they are after pruning",
+            "Scores of the eight weights on text B: outlined for dense weights, solid for the pruned ones",
         )
 
 
 def forgetting(controls: Any, picture: Any) -> None:
-    """Step 5: prune the dense layer for the newest text alone."""
+    """Draw step 5: prune the dense layer for the newest text alone."""
     with controls:
         direction = _turn_b()
         st.segmented_control(
@@ -86,11 +86,11 @@ def forgetting(controls: Any, picture: Any) -> None:
             "lesson-afresh",
             f"Tokens of texts A and B, and four neurons pruned for text {after} alone",
         )
-        st.caption("Blue dots: text A. Green diamonds: text B. Orange: what is left of each neuron.")
+        st.caption("Blue dots: text A. Green diamonds: text B. Orange: each neuron after pruning.")
 
 
 def accumulating(controls: Any, picture: Any) -> None:
-    """Step 6: what each strategy has lost on both texts in the end."""
+    """Draw step 6: the final loss of each strategy on both texts."""
     with controls:
         direction = _turn_b()
         length = st.select_slider(
@@ -109,7 +109,7 @@ def accumulating(controls: Any, picture: Any) -> None:
             "Share of the output lost on text A and on text B after both, for each of the four strategies",
         )
         st.markdown(
-            f"Text A has {example.TOKENS} tokens, text B {length}. Smallest loss on the text that is worse off: "
+            f"Text A has {example.TOKENS} tokens, text B {length}. Smallest loss on the text that loses more: "
             f"**{', '.join(least)}**."
         )
         with st.container(horizontal=True, gap="medium"):
@@ -119,9 +119,12 @@ def accumulating(controls: Any, picture: Any) -> None:
 
 
 def _losses(direction: int, length: int) -> dict[str, tuple[float, float]]:
-    """strategy -> share of the output lost on text A and on text B at the end."""
+    """Return strategy -> share of the output lost on text A and on text B at the end."""
     texts = [example.text_a(), example.text_b(direction, length)]
-    measured = [example.text_a(), example.text_b(direction)]  # however much of B was calibrated on
+    measured = [
+        example.text_a(),
+        example.text_b(direction),
+    ]  # the same texts for every calibrated length of B
     losses = {}
     for strategy in STRATEGIES:
         kept = walk(example.LAYER, texts, strategy)[-1].kept
@@ -130,7 +133,7 @@ def _losses(direction: int, length: int) -> dict[str, tuple[float, float]]:
 
 
 def rank(controls: Any, picture: Any) -> None:
-    """Step 7: all neurons on one line, against each on its own axis."""
+    """Draw step 7: all neurons on one line, compared with each on its own axis."""
     with controls:
         line = st.slider("Direction of the common line", 0, 179, format="%d°", **widget("line", 10))
         spread = st.slider("Spread of the neurons", 0, 150, step=10, format="%d°", **widget("spread", 60))
@@ -159,7 +162,7 @@ def rank(controls: Any, picture: Any) -> None:
         )
         st.caption(
             f"Stored: rank 1 takes {percent(sizes[0], 0)} of the dense layer's bytes, the mask {percent(sizes[1], 0)} "
-            "(half of the weights at 16 bits, and one bit for each that says whether it is kept)."
+            "(half of the weights at 16 bits, and one bit for each weight that marks it as kept or not)."
         )
 
 

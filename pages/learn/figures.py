@@ -1,4 +1,4 @@
-"""Figures of the lesson: the plane of the toy layer's two inputs, its scores, and what it loses."""
+"""Figures of the lesson: the plane of the toy layer's two inputs, its scores, and its losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT_MARKS = {"A": ("#0072B2", "circle"), "B": ("#009E73", "diamond")}
 
 
 def plane_table(texts: Mapping[str, Array], dense: Array, pruned: Array | None = None) -> pd.DataFrame:
-    """what, number, input 1, input 2: the tokens of each text and the arrows of each neuron."""
+    """Return what, number, input 1 and input 2 of every token and every neuron's arrows."""
     rows = [
         (f"token of text {name}", index + 1, *point)
         for name, points in texts.items()
@@ -43,15 +43,20 @@ def plane_figure(
     silent: float | None = None,
     chosen: int | None = None,
 ) -> go.Figure:
-    """Tokens as dots and neurons as arrows, in the plane of the two inputs.
+    """Draw tokens as dots and neurons as arrows, in the plane of the two inputs.
 
-    texts: name -> (tokens, 2); faint: tokens that are there but not looked at. dense, pruned: (neurons, 2).
-    line: direction in degrees of the common line of a rank-1 layer. silent: direction of the tokens to which the
-    neuron gives no output. chosen: the token of the first text that is drawn larger.
+    Args:
+        texts: name -> (tokens, 2).
+        dense: (neurons, 2).
+        pruned: (neurons, 2), the same neurons after compression.
+        faint: (tokens, 2), tokens outside the calibration set.
+        line: direction in degrees of the common line of a rank-1 layer.
+        silent: direction in degrees of the tokens for which the neuron's output is zero.
+        chosen: index of the token of the first text that is drawn larger.
     """
     traces: list[Any] = []
     if faint is not None:
-        traces.append(_dots(faint, "not looked at", DENSE_COLOUR, "circle", 4, 0.3))
+        traces.append(_dots(faint, "not in the calibration set", DENSE_COLOUR, "circle", 4, 0.3))
     for name, points in texts.items():
         colour, symbol = TEXT_MARKS.get(name, (DENSE_COLOUR, "circle"))
         few = len(points) <= 12
@@ -78,7 +83,12 @@ def plane_figure(
 
 
 def score_table(dense: Array, pruned: Array) -> pd.DataFrame:
-    """neuron, input, score with the dense weights, score with the pruned ones. Both (neurons, inputs)."""
+    """Return neuron, input and the scores with the dense and with the pruned weights.
+
+    Args:
+        dense: (neurons, inputs) scores.
+        pruned: (neurons, inputs) scores.
+    """
     neurons, inputs = dense.shape
     return pd.DataFrame(
         {
@@ -91,7 +101,7 @@ def score_table(dense: Array, pruned: Array) -> pd.DataFrame:
 
 
 def score_figure(table: pd.DataFrame) -> go.Figure:
-    """Scores of a new text: what the dense weights would get, and what the pruned ones get."""
+    """Draw the scores on a new text, of the dense and of the pruned weights."""
     names = [f"n{row.neuron} · in {row.input}" for row in table.itertuples()]
     first, second = "score of the dense weight", "score of the pruned weight"
     pruned = table[second].to_numpy(float)
@@ -106,7 +116,7 @@ def score_figure(table: pd.DataFrame) -> go.Figure:
         go.Bar(
             x=names,
             y=pruned,
-            name="as it is, pruned",
+            name="as pruned",
             marker={"color": ARROW_COLOUR},
             text=["0" if value == 0 else "" for value in pruned],
             textposition="outside",
@@ -126,14 +136,14 @@ def score_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def loss_table(losses: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
-    """strategy, then the share of output lost on text A and on text B after both texts."""
+    """Return strategy and the shares of output lost on text A and on text B after both texts."""
     return pd.DataFrame(
         [(name, *pair) for name, pair in losses.items()], columns=["strategy", "text A", "text B"]
     ).round(4)
 
 
 def loss_figure(table: pd.DataFrame) -> go.Figure:
-    """What each strategy loses on both texts in the end."""
+    """Draw the final loss of each strategy on both texts."""
     bars = []
     for name in ("A", "B"):
         values = table[f"text {name}"].astype(float)

@@ -1,4 +1,4 @@
-"""The pictures of the first three steps: one layer, one text."""
+"""Pictures of the first three steps: one layer, one text."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 # the neuron and the six tokens of step 3, chosen so that the criteria disagree at first
 _NEURON = np.array([[1.0, 0.9]])
 _SIX = ((1.7, 0.4), (-1.3, -0.5), (0.5, 1.2), (-0.4, -1.4), (0.9, -0.4), (-2.2, 3.1))
-_FAR = 3.2  # how far a token can be moved
+_FAR = 3.2  # largest coordinate that a token can be moved to
 _NAMES = {"magnitude": "Magnitude", "wanda": "Wanda", "copal": "COPAL"}
 
 
 def by_hand(controls: Any, picture: Any) -> None:
-    """Step 1: the reader decides which weight each neuron keeps."""
+    """Draw step 1: the reader decides which weight each neuron keeps."""
     weight, text = example.LAYER, example.text_a()
     start = keep_highest(np.abs(weight))
     chosen = []
@@ -58,11 +58,11 @@ def by_hand(controls: Any, picture: Any) -> None:
 
 
 def calibration(controls: Any, picture: Any) -> None:
-    """Step 2: how many tokens are looked at, and which."""
+    """Draw step 2: the number of calibration tokens, and a random choice of them."""
     weight, whole = example.LAYER, example.text_a(tokens.WHOLE_TEXT)
     with controls:
-        st.select_slider("Tokens that are looked at", _SIZES, **widget("tokens", 4))
-        st.button("Draw others", icon=":material/casino:", on_click=_draw_others, key="lesson-draw")
+        st.select_slider("Calibration tokens", _SIZES, **widget("tokens", 4))
+        st.button("Draw other tokens", icon=":material/casino:", on_click=_draw_others, key="lesson-draw")
     count = remembered("tokens", 4)
     seen = tokens.sample(whole, count, seed=remembered("draw", 0))
     kept = keep_highest(score("copal", weight, gather(seen, weight)))
@@ -74,12 +74,12 @@ def calibration(controls: Any, picture: Any) -> None:
             (
                 "Neurons decided right",
                 f"{same} of {len(weight)}",
-                f"As COPAL's scores on all {tokens.WHOLE_TEXT} tokens decide them.",
+                f"Same decision as by COPAL's scores on all {tokens.WHOLE_TEXT} tokens.",
             ),
             (
                 "Draws with the right mask",
                 percent(_agreement(count), 0),
-                f"Of 200 random draws of {count} tokens out of {tokens.WHOLE_TEXT}, those in which every neuron is.",
+                f"Share of 200 random draws of {count} out of {tokens.WHOLE_TEXT} tokens with every neuron right.",
             ),
         )
         charts.show(
@@ -91,7 +91,7 @@ def calibration(controls: Any, picture: Any) -> None:
 
 
 def scores(controls: Any, picture: Any) -> None:
-    """Step 3: one neuron, six tokens that can be moved."""
+    """Draw step 3: one neuron, and six tokens that can be moved."""
     chosen = int(remembered("moved", 6)) - 1
     with controls:
         _mover(_points(), chosen)
@@ -103,7 +103,7 @@ def scores(controls: Any, picture: Any) -> None:
         charts.text_table(
             ["criterion", "score of input 1", "score of input 2", "keeps", "output lost"],
             [_scored(criterion, sums) for criterion in CRITERIA],
-            "Scores of the two weights under each criterion, which is kept, and what that loses",
+            "Scores of the two weights under each criterion, the weight that is kept, and the output lost",
         )
         charts.show_selectable(
             figures.plane_figure({"A": points}, _NEURON, silent=silent, chosen=chosen),
@@ -113,26 +113,26 @@ def scores(controls: Any, picture: Any) -> None:
             _take_clicked,
         )
         st.caption(
-            "Of one neuron with two weights, Wanda always loses least: its score squared is that very loss. COPAL "
-            "asks how the output *reacts*; which of the two serves a whole model better has to be measured."
+            "For one neuron with two weights, Wanda always loses least: its squared score is exactly that loss. COPAL "
+            "measures how the output *reacts*; which of the two is better for a whole model has to be measured."
         )
 
 
 def _points() -> np.ndarray:
-    """(6, 2) the tokens where the reader has put them."""
-    return np.array([remembered(f"point-{index}", place) for index, place in enumerate(_SIX)])
+    """Return the tokens where the reader has put them, (6, 2)."""
+    return np.array([remembered(f"point-{index}", point) for index, point in enumerate(_SIX)])
 
 
 def _scored(criterion: str, sums: Sums) -> list[str]:
-    found = score(criterion, _NEURON, sums)
-    kept = keep_highest(found)
+    pair = score(criterion, _NEURON, sums)  # (1, 2)
+    kept = keep_highest(pair)
     loss = percent(lost(_NEURON, _NEURON * kept, sums.gram), 0)
     which = "input 1" if kept[0, 0] else "input 2"
-    return [_NAMES[criterion], compact(found[0, 0]), compact(found[0, 1]), which, loss]
+    return [_NAMES[criterion], compact(pair[0, 0]), compact(pair[0, 1]), which, loss]
 
 
 def _mover(points: np.ndarray, chosen: int) -> None:
-    """Choose a token and move it: by clicking it or here, and by the two sliders."""
+    """Show the widgets that choose a token and move it; a token can also be clicked."""
     st.selectbox("Token (or click it)", [1, 2, 3, 4, 5, 6], **widget("moved", chosen + 1))
     for axis in range(2):
         key = f"lesson-axis-{axis}"
@@ -141,18 +141,18 @@ def _mover(points: np.ndarray, chosen: int) -> None:
             f"Its input {axis + 1}", -_FAR, _FAR, step=0.1, format="%.1f", key=key, on_change=_move,
             args=(chosen, axis, key),
         )  # fmt: skip
-    st.button("Put all back", on_click=_put_back, key="lesson-put-back", icon=":material/undo:")
+    st.button("Reset all tokens", on_click=_reset, key="lesson-put-back", icon=":material/undo:")
 
 
 def _move(token: int, axis: int, key: str) -> None:
-    place = list(remembered(f"point-{token}", _SIX[token]))
-    place[axis] = st.session_state[key]
-    remember(f"point-{token}", tuple(place))
+    point = list(remembered(f"point-{token}", _SIX[token]))
+    point[axis] = st.session_state[key]
+    remember(f"point-{token}", tuple(point))
 
 
-def _put_back() -> None:
-    for index, place in enumerate(_SIX):
-        remember(f"point-{index}", place)
+def _reset() -> None:
+    for index, point in enumerate(_SIX):
+        remember(f"point-{index}", point)
 
 
 def _take_clicked(point: dict[str, Any]) -> None:

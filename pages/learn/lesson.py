@@ -1,4 +1,4 @@
-"""The lesson's frame: which step, its words, its picture, its question, and the way on."""
+"""Frame of the lesson: the current step with its text, picture, question and navigation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pages.learn.texts import STEPS, Question, Step
 from pages.shared import links
 from pages.shared.words import GLOSSARY
 
-# the picture of each step, which the reader acts on: given a place for its controls and one for itself
+# the interactive picture of each step; each takes a container for its controls and one for itself
 _PICTURES: tuple[Callable[[Any, Any], None], ...] = (
     layer_pictures.by_hand,
     layer_pictures.calibration,
@@ -36,7 +36,7 @@ _SPELT = {"bwt": "backward transfer", "bytes": "stored bytes"}
 
 
 def show() -> None:
-    """The step that the URL names, the first by default."""
+    """Show the step that the URL names, the first by default."""
     numbers = list(range(1, len(STEPS) + 1))
     number = links.choose("Step", "lesson", numbers, segments=True)
     step = STEPS[number - 1]
@@ -56,7 +56,7 @@ def show() -> None:
 
 
 def _words(step: Step) -> None:
-    """The step's words, each with its meaning on hover and on focus."""
+    """Show the step's glossary words, each with its meaning on hover and on focus."""
     with st.container(horizontal=True, gap="small"):
         for word in step.words:
             st.caption(_SPELT.get(word, word), help=GLOSSARY[word], width="content")
@@ -73,9 +73,9 @@ def _ask(number: int, question: Question) -> None:
             **widget(f"answer-{number}", None),
         )
         chosen = remembered(f"answer-{number}", None)
-        option = next((one for one in question.options if one.text == chosen), None)
+        option = next((option for option in question.options if option.text == chosen), None)
         if option is None:
-            st.caption("Choose an answer; what is behind each one appears at once.")
+            st.caption("Choose an answer; its explanation appears immediately.")
         elif option.right:
             st.success(f"**Yes.** {option.why()}", icon=":material/check_circle:")
         else:
@@ -101,14 +101,14 @@ def _navigation(number: int) -> None:
 
 
 def _from_the_top(number: int) -> None:
-    """A new step is read from its beginning: once the step has changed, scroll there and move the focus along.
+    """Scroll to the top and move the focus there when the step has changed.
 
-    The element is always there and stays the same within a step, so that nothing below it is drawn anew.
+    The element is always present and does not change within a step, so that nothing below it is redrawn.
     """
     before = st.session_state.get(_SHOWN, number)
     st.session_state[_SHOWN] = number
     if before != number:
         st.session_state[_ARRIVED] = number
     arrived = int(st.session_state.get(_ARRIVED, 0))
-    # a few words of script of our own; the number makes it run again
+    # a constant script; the step's number changes the element, which makes it run again
     st.html(f"<script>if ({arrived:d}) {{ {_TO_THE_TOP} }}</script>", unsafe_allow_javascript=True)

@@ -1,4 +1,4 @@
-"""Learn: a guided lesson on a toy layer that one can touch and on the recorded run."""
+"""Learn: a guided lesson on an interactive toy layer and on the recorded run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pages.shared import links
 
 links.through_app(__file__)
 st.title("Learn")
-st.caption("Eight short steps. Touch each picture, answer each question; nothing here can break.")
+st.caption("Eight short steps. Try each picture, answer each question; you cannot break anything.")
 
 # imported after the title is on the screen, as plotly takes a moment
 from pages.learn import lesson  # noqa: E402

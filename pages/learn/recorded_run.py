@@ -1,4 +1,4 @@
-"""What the lesson says of the recorded run: every number is read from its records when it is shown."""
+"""The lesson's sentences on the recorded run; every number is read from its records when it is shown."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pages.shared.text import empty_state, plain
 
 
 def recorded() -> RunStore | None:
-    """The recorded run that ships with the product, or None where it was taken out."""
-    found = next((run for run in Runs().list() if run.recorded), None)
-    return Runs().open(found.id) if found else None
+    """Open the recorded run that ships with the product; None if it has been removed."""
+    recording = next((run for run in Runs().list() if run.recorded), None)
+    return Runs().open(recording.id) if recording else None
 
 
 def beside(step: int) -> None:
-    """What this step looks like in the recorded run: one short text with its protocol."""
+    """Show a short text on how this step looks in the recorded run, with its protocol."""
     if step > len(_SENTENCES):
         return
     with st.container(border=True):
@@ -43,7 +43,7 @@ def beside(step: int) -> None:
 
 
 def real_run(controls: Any, picture: Any) -> None:
-    """Step 8: the recorded run's perplexity of one domain after each step."""
+    """Draw step 8: the recorded run's perplexity of one domain after each step."""
     store = recorded()
     if store is None:
         with picture:
@@ -75,20 +75,25 @@ def real_run(controls: Any, picture: Any) -> None:
 
 
 def memory_size() -> str:
-    """How large COPAL's memory is in the recorded run; empty without one."""
+    """Return a sentence on the size of COPAL's memory in the recorded run; empty without one."""
     store = recorded()
     layers = runs.table(store, "layers") if store else pd.DataFrame()
     if store is None or not len(layers):
         return ""
     weights = _weights(layers)
     return (
-        f" In the recorded run that is {count(weights)} sums ({size(4 * weights)} as 32-bit numbers): as many as "
-        "weights that can be pruned. A memory of sums is not small, but it does not grow with the text."
+        f" In the recorded run that is {count(weights)} sums ({size(4 * weights)} as 32-bit numbers), one for "
+        "each weight that can be pruned. A memory of sums is not small, but it does not grow with the text."
     )
 
 
 def last_domain() -> tuple[str, list[tuple[str, float]], tuple[str, float]] | None:
-    """The last domain, its final perplexity for methods with a backward transfer of 0, and the best method's."""
+    """Return the last domain and its final perplexities.
+
+    Returns:
+        The domain; (method, perplexity) of the methods with a backward transfer of 0; (method, perplexity) of the
+        best method. None without a recorded run or without such methods.
+    """
     store = recorded()
     if store is None:
         return None
@@ -107,9 +112,9 @@ def last_domain() -> tuple[str, list[tuple[str, float]], tuple[str, float]] | No
 
 def _pruning(store: RunStore) -> str:
     layers, perplexity, first = runs.table(store, "layers"), runs.table(store, "perplexity"), store.domains[0]
-    one = layers[(layers["method"] == layers["method"].iloc[0]) & (layers["step"] == 1)]
+    step = layers[(layers["method"] == layers["method"].iloc[0]) & (layers["step"] == 1)]
     text = (
-        f"{len(one)} layers have {count(_weights(layers))} weights; {percent(store.config.structure.removed)} of them "
+        f"{len(step)} layers have {count(_weights(layers))} weights; {percent(store.config.structure.removed)} of them "
         f"are set to zero. Perplexity on {plain(first)}: dense **{compact(_final(perplexity, 'dense', first, 0))}**"
     )
     named = {"magnitude": "keeping the largest weights", "wanda": "with Wanda's mask"}
@@ -125,7 +130,7 @@ def _windows(store: RunStore) -> str:
     return (
         f"Each domain's calibration set has {seen.count} windows of {seen.length} tokens: {seen.tokens:,} tokens. "
         f"Perplexity is then measured on {measured.count} other windows, and no document is in both: otherwise the "
-        "measurement would flatter the mask."
+        "measurement would be biased in favour of the mask."
     )
 
 
@@ -155,22 +160,24 @@ def _still(store: RunStore) -> str:
         if len(moves):
             parts.append(f"- {plain(method)}: {percent(float(moves['stasis'].iloc[-1]))}")
     text = "Stasis at the last step:\n\n" + "\n".join(parts) + "\n\n"
-    text += "High is not bad in itself: *sequential* cannot move, the others moved as far as the text asked. "
+    text += (
+        "High is not bad in itself: *sequential* cannot move, the others moved as far as the text required. "
+    )
     if any(name.startswith("magnitude") for name in runs.mask_methods_of(store)):
-        text += "Magnitude never looks at text. "
+        text += "Magnitude does not use any text. "
     return text + f"Two unrelated masks would share {percent(store.config.structure.removed)}."
 
 
 def _forgotten(store: RunStore) -> str:
     method, perplexity = _method(store, "wanda", "restart"), runs.table(store, "perplexity")
     if method is None:
-        return "The recorded run has no method that starts afresh."
+        return "The recorded run has no method that starts again from the dense weights."
     first, last = store.domains[0], len(store.domains)
     values = [compact(_final(perplexity, method, first, step)) for step in range(1, last + 1)]
     dense = compact(_final(perplexity, "dense", first, 0))
     return (
         f"{plain(method)} on {plain(first)}, after each of the {last} domains: **{' → '.join(values)}** "
-        f"(dense {dense}). Every new domain took weights that the first one needed."
+        f"(dense {dense}). Every new domain removed weights that the first one needed."
     )
 
 
@@ -200,8 +207,8 @@ def _ranks(store: RunStore) -> str:
     ]
     return (
         f"A mask that removes {percent(store.config.structure.removed)} stores {percent(share)} of the bytes. "
-        "As many bytes buy in "
-        f"{'; '.join(parts)}. This run has masks only; **Masks and low rank** measures both on a layer."
+        f"The same bytes give {'; '.join(parts)}. This run has masks only; **Masks and low rank** measures both on "
+        "a layer."
     )
 
 
@@ -211,7 +218,7 @@ _SENTENCES: tuple[Callable[[RunStore], str], ...] = (
 
 
 def _together(text: str) -> str:
-    """`text` with no line break between a number and its per cent."""
+    """Return `text` without a line break between a number and its percent sign."""
     return text.replace(" %", "\u00a0%")
 
 
@@ -235,7 +242,7 @@ def _badge(store: RunStore) -> None:
 
 
 def _method(store: RunStore, criterion: str, strategy: str | None = None) -> str | None:
-    """The first method of the run with that criterion (and strategy)."""
+    """Return the run's first method with this criterion (and strategy); None without one."""
     return next(
         (
             str(method)
@@ -247,22 +254,21 @@ def _method(store: RunStore, criterion: str, strategy: str | None = None) -> str
 
 
 def _final(perplexity: pd.DataFrame, method: str, domain: str, step: int) -> float:
-    found = perplexity[
+    rows = perplexity[
         (perplexity["method"] == method) & (perplexity["domain"] == domain) & (perplexity["step"] == step)
     ]
-    return float(found["perplexity"].iloc[0]) if len(found) else float("nan")
+    return float(rows["perplexity"].iloc[0]) if len(rows) else float("nan")
 
 
 def _weights(layers: pd.DataFrame) -> int:
-    one = layers[(layers["method"] == layers["method"].iloc[0]) & (layers["step"] == layers["step"].min())]
-    return int(one["weights"].sum())
+    step = layers[(layers["method"] == layers["method"].iloc[0]) & (layers["step"] == layers["step"].min())]
+    return int(step["weights"].sum())
 
 
-def _jaccard(overlaps: pd.DataFrame, one: str, other: str) -> float | None:
+def _jaccard(overlaps: pd.DataFrame, first: str, second: str) -> float | None:
+    pair = [first, second]
     chosen = overlaps[
-        (overlaps["step"] == 1)
-        & overlaps["method_a"].isin([one, other])
-        & overlaps["method_b"].isin([one, other])
+        (overlaps["step"] == 1) & overlaps["method_a"].isin(pair) & overlaps["method_b"].isin(pair)
     ]
     either = chosen["either_pruned"].sum()
     return float(chosen["both_pruned"].sum() / either) if either else None

@@ -1,4 +1,4 @@
-"""What a reader of the lesson has moved and answered: kept while they go back and forth."""
+"""State of the lesson: the reader's settings and answers, which survive a change of step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _KEY = "lesson"
 
 
 def remembered(name: str, default: Any) -> Any:
-    """The value that was last chosen for `name`."""
+    """Return the value that was last chosen for `name`."""
     return st.session_state.setdefault(_KEY, {}).get(name, default)
 
 
@@ -19,7 +19,7 @@ def remember(name: str, value: Any) -> None:
 
 
 def widget(name: str, default: Any) -> dict[str, Any]:
-    """Arguments that tie a widget to the remembered value of `name`."""
+    """Return arguments that bind a widget to the remembered value of `name`."""
     key = f"lesson-{name}"
     value = remembered(name, default)
     if value is not None:

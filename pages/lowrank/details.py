@@ -1,4 +1,4 @@
-"""One layer from close by at the slider's budget: pictures, spectra, subspaces. Only the chosen view is computed."""
+"""Details of one layer at the slider's budget: pictures, spectra, subspaces. Only the chosen view is computed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FIRST = ("wanda", "whitened-svd")
 def show(
     entry: Entry, layer: Layer, place: tuple[str, int, str], share: float, readings: pd.DataFrame
 ) -> None:
-    """The choice of a view, and the view."""
+    """Show the choice of a view, and the chosen view."""
     views = {"pictures": "Pictures", "spectra": "Singular values", "subspaces": "Subspaces"}
     view = links.choose(
-        "From close by", "close", list(views), show=views.__getitem__, segments=True, hidden_label=True
+        "Details", "close", list(views), show=views.__getitem__, segments=True, hidden_label=True
     )
     if view == "spectra":
         _spectra(entry, layer, share)
@@ -42,8 +42,8 @@ def _pictures(
     st.session_state.setdefault(_SHOWN, list(_FIRST))
     shown = st.pills("Methods in pictures", methods, selection_mode="multi", key=_SHOWN)
     charts.title(
-        "The weight, what each method keeps of it, and what it loses",
-        help="Every tile shows how large the weights in it are (their root mean square), on one colour scale.",
+        "The weight, and the parts that each method keeps and loses",
+        help="Every tile shows the root mean square of its weights, all on one colour scale.",
     )
     close = layer_desk.close_up(entry, *place)
     dense = close.dense()
@@ -62,11 +62,11 @@ def _pictures(
             figure = subspaces.pair_figure(picture.kept, picture.lost, layer.shape, colours)
             table = subspaces.pair_table(picture.kept, picture.lost)
             charts.show(
-                figure, table, f"picture-{method}", f"What {method} keeps of the weight and what it loses"
+                figure, table, f"picture-{method}", f"Parts of the weight that {method} keeps and loses"
             )
     st.caption(
         f"Rows: {layer.shape[0]} outputs, columns: {layer.shape[1]} inputs, averaged over tiles of at most 64 × 64. "
-        "Left: kept; right: lost. One colour scale for all, its floor at 1/30 of the top."
+        "Left: kept; right: lost. One colour scale for all, from 1/30 of the largest value."
     )
 
 
@@ -74,9 +74,9 @@ def _spectra(entry: Entry, layer: Layer, share: float) -> None:
     charts.title("Singular values", help=GLOSSARY["singular"])
     rank = stored_size.rank_at(*layer.shape, share)
     st.caption(
-        f"Grey: the weight alone, which plain svd sees. Coloured: the weight on each domain's inputs, which "
-        f"whitened-svd sees. The line marks rank {rank}, which fits {percent(share, 2)} of the bytes; what is "
-        "right of it is lost."
+        f"Grey: the weight alone, which plain svd truncates. Coloured: the weight on each domain's inputs, which "
+        f"whitened-svd truncates. The line marks rank {rank}, which fits into {percent(share, 2)} of the bytes; "
+        "values to its right are lost."
     )
     table = subspaces.spectrum_table(layer.curves.spectra)
     charts.show(subspaces.spectrum_figure(table, rank), table, "spectra", "Singular values by size")
@@ -89,22 +89,26 @@ def _subspaces(entry: Entry, layer: Layer, place: tuple[str, int, str], share: f
         "Directions of", names, default=names[0], required=True, key="subspace-of", help=GLOSSARY["rank"]
     )
     if share >= 1:
-        empty_state("Nothing is removed", "Move the slider below 100 % to compare what is kept.")
+        empty_state("Nothing is removed", "Move the slider below 100 % to compare subspaces.")
         return
     close = layer_desk.close_up(entry, *place)
-    found = {
+    overlaps = {
         mask: close.subspace(mask, str(decomposition), share) for mask in ("copal", "wanda", "magnitude")
     }
-    rank = next(iter(found.values())).rank
+    rank = next(iter(overlaps.values())).rank
     left, right = st.columns(2, gap="medium")
     with left:
         charts.title("Share of the masked weight inside", help=GLOSSARY["inside"])
-        values = {name: (one.inside, one.dense_inside, one.by_chance) for name, one in found.items()}
+        values = {
+            mask: (overlap.inside, overlap.dense_inside, overlap.by_chance)
+            for mask, overlap in overlaps.items()
+        }
         table = subspaces.inside_table(values)
         charts.show(subspaces.inside_figure(table), table, "inside", "Share of each masked weight inside")
     with right:
         charts.title("Principal angles", help=GLOSSARY["angles"])
-        table = subspaces.angle_table({name: one.cosines for name, one in found.items() if len(one.cosines)})
+        cosines = {mask: overlap.cosines for mask, overlap in overlaps.items() if len(overlap.cosines)}
+        table = subspaces.angle_table(cosines)
         if len(table):
             charts.show(subspaces.angle_figure(table), table, "angles", "Principal angles, from the smallest")
         else:
@@ -112,13 +116,13 @@ def _subspaces(entry: Entry, layer: Layer, place: tuple[str, int, str], share: f
                 "Too large for angles",
                 "Layers of more than 2,048 directions take minutes; pick another.",
             )
-    first = found["wanda"]
-    shared = int((np.degrees(np.arccos(np.clip(first.cosines, 0, 1))) < 30).sum())
+    wanda = overlaps["wanda"]
+    shared = int((np.degrees(np.arccos(np.clip(wanda.cosines, 0, 1))) < 30).sum())
     st.markdown(
-        f"{percent(first.inside)} of the wanda-masked weight lies within the {rank} directions of {decomposition} "
-        f"({percent(first.by_chance)} would by chance, and {percent(first.dense_inside)} of the dense weight does)."
+        f"{percent(wanda.inside)} of the wanda-masked weight lies within the {rank} directions of {decomposition} "
+        f"({percent(wanda.by_chance)} would by chance, and {percent(wanda.dense_inside)} of the dense weight does)."
         + (
-            f" {shared} of {len(first.cosines)} leading directions are shared to within 30°."
+            f" {shared} of {len(wanda.cosines)} leading directions are shared to within 30°."
             if len(table)
             else ""
         )

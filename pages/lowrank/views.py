@@ -1,4 +1,4 @@
-"""What the Masks and low rank page is made of: one layer under a budget slider."""
+"""Views of the Masks and low rank page: one layer under a budget slider."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ALL = "all"
 LOWEST, DEFAULT = (
     10.0,
     56.25,
-)  # per cent of the bytes; half of the weights and their bitmask, and 2:4, take 56.25
+)  # percent of the bytes; half of the weights with a bitmask take 56.25, and so does 2:4
 _KEY = "linked-kept"
 
 
 def one_layer(setting: Setting, entry: Entry) -> None:
-    """Pick a layer, then move the budget."""
+    """Show the choice of a layer, and the layer under the budget slider."""
     layer_desk.warm_up()
     with st.container(border=True):
         left, middle, right = st.columns(3)
@@ -38,12 +38,12 @@ def one_layer(setting: Setting, entry: Entry) -> None:
             fit = links.choose(
                 "Methods see", "fit", [ALL, *entry.domains], ALL, show=_fit_name, help=GLOSSARY["fit"]
             )
-    found = layer_desk.layer(entry, "" if fit == ALL else fit, block, projection)
-    _under_budget(setting, entry, found, ("" if fit == ALL else fit, block, projection))
+    layer = layer_desk.layer(entry, "" if fit == ALL else fit, block, projection)
+    _under_budget(setting, entry, layer, ("" if fit == ALL else fit, block, projection))
 
 
 def budget_share() -> float:
-    """The slider's reading, which lives in the URL."""
+    """Return the slider's value as a share of the bytes; it is stored in the URL."""
     try:
         kept = round(4 * float(links.read("kept") or DEFAULT)) / 4
     except (ValueError, OverflowError):
@@ -57,8 +57,8 @@ def _fit_name(name: str) -> str:
 
 @st.fragment
 def _under_budget(setting: Setting, entry: Entry, layer: Layer, place: tuple[str, int, str]) -> None:
-    """All that answers the slider; the rest of the page stays as it is."""
-    # set once: a value set on every run would take back what a person moves meanwhile
+    """Show everything that depends on the slider, without a rerun of the rest of the page."""
+    # set only once: a value set on every run would undo a move of the slider in the meantime
     st.session_state.setdefault(_KEY, round(100 * budget_share(), 2))
     kept = st.slider(
         "Bytes kept",
@@ -91,7 +91,7 @@ def _follow_slider() -> None:
 
 
 def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) -> None:
-    charts.title("Share of the layer's output that is lost, by bytes kept", help=GLOSSARY["output error"])
+    charts.title("Share of the layer's output lost, by bytes kept", help=GLOSSARY["output error"])
     methods = [name for name in layer.table["method"].unique() if " " not in str(name)]
     charts.lowrank_key(methods)
     places = charts.places(len(entry.domains), in_row=3)
@@ -106,13 +106,13 @@ def _curves(entry: Entry, layer: Layer, readings: pd.DataFrame, share: float) ->
     rows = layer.curves.rows
     sampled = f"; masks measured on {rows} of {layer.shape[0]} rows" if layer.curves.sampled else ""
     st.caption(
-        f"Protocol: {plain(entry.stamp)}{sampled}. No forward pass: errors follow from the inputs seen."
+        f"Protocol: {plain(entry.stamp)}{sampled}. No forward pass: errors follow from the inputs' statistics."
     )
 
 
 def _readings(entry: Entry, readings: pd.DataFrame, share: float) -> None:
-    """Every method at the slider's budget, readable as text."""
-    charts.title(f"At {percent(share, 2)} of the bytes, this much is lost")
+    """Show every method at the slider's budget as a table of text."""
+    charts.title(f"Output lost at {percent(share, 2)} of the bytes")
     rows = []
     for method, part in readings.groupby("method", sort=False):
         first = part.iloc[0]

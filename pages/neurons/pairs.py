@@ -1,4 +1,4 @@
-"""One block's neurons: the map of what they share, the closest pairs, and the tokens on which a pair fires."""
+"""One block's neurons: map of their mutual information, closest pairs, and tokens on which a pair is active."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from pages.shared.words import GLOSSARY
 
 
 def one_block(store: RunStore) -> None:
-    """Choose a block and a domain; look at it in a process of its own; then the map and the pairs."""
+    """Show the choice of a block and a domain, start its analysis, and then show the map and the pairs."""
     with st.container(border=True):
         left, right = st.columns(2)
         with left:
             blocks = list(range(runs.blocks_of(store)))
             block = links.choose("Decoder block", "layer", blocks, len(blocks) // 2)
         with right:
-            places = list(range(len(store.domains)))
+            indices = list(range(len(store.domains)))
             domain = links.choose(
-                "Text", "domain", places, 0, show=lambda index: runs.step_name(store, index + 1)
+                "Text", "domain", indices, 0, show=lambda index: runs.step_name(store, index + 1)
             )
-    found = redundancy.find(store, domain, block)
-    if found is None:
-        _look(store, domain, block)
+    analysis = redundancy.find(store, domain, block)
+    if analysis is None:
+        _offer_analysis(store, domain, block)
         return
     st.caption(
-        f"The dense model's {found['neurons']:,} hidden neurons of this block on {found['tokens']:,} tokens of "
+        f"The dense model's {analysis['neurons']:,} hidden neurons of this block on {analysis['tokens']:,} tokens of "
         f"{plain(store.domains[domain])}'s calibration text."
     )
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        charts.title("What every two neurons share", help=GLOSSARY["information"])
-        nats = found["map"]
+        charts.title("Mutual information of every two neurons", help=GLOSSARY["information"])
+        nats = analysis["map"]
         table = _map_table(nats)
         charts.show(
-            figures.map_figure(nats, found["neurons"]),
+            figures.map_figure(nats, analysis["neurons"]),
             table,
             "redundancy",
             "Mutual information between neurons",
         )
         st.caption(
-            "Neurons are ordered so that those that share most stand together: bright squares along the diagonal are "
-            f"groups. Two independent neurons would show {0.5 / found['tokens']:.1g} nats by chance."
+            "Neurons that share most are placed next to each other: bright squares along the diagonal are "
+            f"groups. Two independent neurons would show {0.5 / analysis['tokens']:.1g} nats by chance."
         )
     with right:
-        pair = _pairs(found["pairs"], store, block)
+        pair = _pairs(analysis["pairs"], store, block)
     if pair is not None:
         _firing(pair)
 
 
-def _look(store: RunStore, domain: int, block: int) -> None:
+def _offer_analysis(store: RunStore, domain: int, block: int) -> None:
     arguments = ("redundancy", store.id, domain, block)
     if tasks.at_work(tasks.find(*arguments)):
-        st.caption("You may leave this page; the work goes on.")
+        st.caption("You may leave this page; the computation continues.")
         return
     st.caption(
-        "This block has not been looked at on this text yet. Its windows go through the dense model once: a few "
-        "seconds for tiny, up to a minute for the last blocks of SmolLM2."
+        "This block has not been analysed on this text yet. The analysis passes its windows through the dense model "
+        "once: a few seconds for tiny, up to a minute for the last blocks of SmolLM2."
     )
-    st.button("Look at this block", type="primary", key="look-at-block", on_click=tasks.start, args=arguments)
+    st.button("Analyse this block", type="primary", key="look-at-block", on_click=tasks.start, args=arguments)
 
 
 def _map_table(nats: Any) -> Any:
@@ -75,7 +75,7 @@ def _map_table(nats: Any) -> Any:
 
 
 def _pairs(pairs: list[dict[str, Any]], store: RunStore, block: int) -> dict[str, Any] | None:
-    """Choose a pair; its activations and estimates."""
+    """Show the choice of a pair, its activations and the estimates, and return the chosen pair."""
     charts.title("The most redundant pairs", help=GLOSSARY["information"])
     if not pairs:
         st.caption("There are too few neurons to compare.")
@@ -90,7 +90,7 @@ def _pairs(pairs: list[dict[str, Any]], store: RunStore, block: int) -> dict[str
         figures.pair_figure(pair),
         figures.pairs_table(pairs),
         "pair",
-        "Activations of two neurons, one point a token",
+        "Activations of two neurons, one point per token",
     )
     st.caption(
         f"Gaussian copula {compact(pair['information'])} nats, nearest neighbours {compact(pair['neighbours'])} nats. "
@@ -101,18 +101,23 @@ def _pairs(pairs: list[dict[str, Any]], store: RunStore, block: int) -> dict[str
 
 def _firing(pair: dict[str, Any]) -> None:
     charts.title(
-        "Where both are strongest", help="The product of both, each over its usual size, of either sign."
+        "Where both are strongest",
+        help="By the product of both activations, each divided by its usual size; either sign counts.",
     )
     rows = [
-        [f"{one['before']}«{one['token']}»{one['after']}", compact(one["one"]), compact(one["other"])]
-        for one in pair["firing"]
+        [
+            f"{token['before']}«{token['token']}»{token['after']}",
+            compact(token["one"]),
+            compact(token["other"]),
+        ]
+        for token in pair["firing"]
     ]
     columns = ["Token, in «»", f"Neuron {pair['one']}", f"Neuron {pair['other']}"]
     charts.text_table(columns, rows, "Tokens on which both neurons are strongest")
 
 
 def _fate(store: RunStore, block: int, pair: dict[str, Any]) -> str:
-    """What this run's mutual information did with the two, after the last step."""
+    """State which of the two neurons this run's mutual-information method removed, after the last step."""
     method = next((m for m in map(str, store.config.methods) if m.startswith("mutual-information")), None)
     step = len(store.domains)
     if method is None or not store.has_arrays("neurons", method, step, block):

@@ -80,7 +80,7 @@ def show() -> None:
     letters = dict(zip([store.id for store in stores], figures.runs_named(len(stores)), strict=True))
     _key(stores, letters)
     _follow_unfinished(stores)
-    parts = comparability.alike(stores)
+    parts = comparability.group_by_protocol(stores)
     for number, part in enumerate(parts, start=1):
         if len(parts) > 1:
             names = ", ".join(letters[store.id] for store in part)

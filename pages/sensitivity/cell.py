@@ -1,4 +1,4 @@
-"""One layer from close by: its weight map, its scores, its rows and heads."""
+"""Details of one layer: weight map, scores, rows and heads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAPS = ("score", "kept", "histogram", "edges", "row_kept")
 
 @dataclass(frozen=True)
 class Cell:
-    """One layer of one method and step: its record and its pooled maps. `name` names files and widgets."""
+    """One layer of one method and step: its record and its pooled maps. `name` is used for files and widgets."""
 
     title: str
     name: str
@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def threshold(self) -> tuple[float, float, float] | None:
-        """5, 50 and 95 % of the pruning thresholds over the comparison groups."""
+        """Quantiles (5, 50 and 95 %) of the pruning threshold over the comparison groups; None without one."""
         low, middle, high = (self.row[f"threshold_p{share}"] for share in ("05", "50", "95"))
         if pd.isna(low) or pd.isna(middle) or pd.isna(high):
             return None
@@ -44,13 +44,13 @@ class Cell:
 
 
 def draw(store: RunStore, choices: list[MapChoice], block: int, projection: str) -> None:
-    """One choice across the page, or two side by side on shared scales."""
+    """Show one choice over the width of the page, or two side by side on shared scales."""
     try:
-        found = [_cell(store, choice, block, projection) for choice in choices]
+        loaded = [_cell(store, choice, block, projection) for choice in choices]
     except CopalError as error:
         show_error(error)
         return
-    if None in found:
+    if None in loaded:
         empty_state(
             "Not computed yet", "This layer has no record in this step; choose an earlier domain or wait."
         )
@@ -63,7 +63,7 @@ def draw(store: RunStore, choices: list[MapChoice], block: int, projection: str)
         segments=True,
         help="The weight matrix, averaged over tiles of at most 64 × 64.",
     )
-    shown = [cell for cell in found if cell is not None]
+    shown = [cell for cell in loaded if cell is not None]
     colours = cells.score_range(*(cell.tiles for cell in shown))
     if len(shown) == 1:
         _across(shown[0], kind, colours)
@@ -87,12 +87,12 @@ def _across(cell: Cell, kind: str, colours: Range) -> None:
 
 
 def _cell(store: RunStore, choice: MapChoice, block: int, projection: str) -> Cell | None:
-    found = runs.table(store, "layers")
-    chosen = found[
-        (found["method"] == choice.method)
-        & (found["step"] == choice.step)
-        & (found["block"] == block)
-        & (found["projection"] == projection)
+    layers = runs.table(store, "layers")
+    chosen = layers[
+        (layers["method"] == choice.method)
+        & (layers["step"] == choice.step)
+        & (layers["block"] == block)
+        & (layers["projection"] == projection)
     ]
     if not len(chosen):
         return None
@@ -141,7 +141,7 @@ def _scores(cell: Cell) -> None:
 
 
 def _rows_and_heads(cell: Cell, compared: list[Cell]) -> None:
-    """Folded away at first: two more figures that most looks at a layer do not need."""
+    """Show two less important figures in an expander that is closed at first."""
     has_heads = cells.heads_table(cell.tiles) is not None
     title = "Rows and heads" if has_heads else "Rows"
     folded = st.expander(title, key=f"rows-and-heads-{cell.name}", on_change="rerun")
@@ -163,7 +163,8 @@ def _heads(cell: Cell, compared: list[Cell]) -> None:
         charts.title(
             "Mean score, by head", help="Under grouped-query attention keys and values have fewer heads."
         )
-        beside = [found for one in compared if (found := cells.heads_table(one.tiles)) is not None]
+        tables = (cells.heads_table(other.tiles) for other in compared)
+        beside = [heads for heads in tables if heads is not None]
         charts.show(
             cells.heads_figure(table, beside), table, f"heads-{cell.name}", "Mean score by attention head"
         )

@@ -1,4 +1,4 @@
-"""Sensitivity: what each domain makes a method consider important, layer by layer."""
+"""Sensitivity: importance of each layer to a method, after each domain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pages.shared import links
 links.through_app(__file__)
 st.title("Sensitivity")
 st.caption(
-    "How important each layer's weights are to a method after each domain. Click a cell to look inside."
+    "How important each layer's weights are to a method after each domain. Click a cell to see its details."
 )
 
 # imported after the title is on the screen, as plotly takes a moment
@@ -31,7 +31,7 @@ with errors_shown():
         cell.draw(store, choices, *layer_choice.choose_cell(store))
         st.page_link(
             "pages/diagnose/page.py",
-            label="Down to its single weights",
+            label="Inspect single weights",
             icon=":material/troubleshoot:",
             query_params={"view": "weight"},
         )

@@ -1,14 +1,14 @@
-"""What the framework's own widgets lack for people who use a screen reader or need contrast.
+"""Fixes of the framework's widgets for people who use a screen reader or need more contrast.
 
-Style and script here are constants of our own; nothing that a person typed is ever part of them.
+Style and script are constants; nothing that a person typed is ever part of them.
 """
 
 from __future__ import annotations
 
 import streamlit as st
 
-# white on the dark theme's light blue cannot be read; the same button and the same tag serve both themes;
-# an option of a command line is too pale on the light one
+# white text on the dark theme's light blue is unreadable, so buttons and tags have one colour in both themes;
+# options of a command line are too pale on the light theme
 _STYLE = """
 <style>
 .st-key-mends { display: none; }
@@ -20,8 +20,8 @@ button[data-testid="stBaseButton-primary"]:hover:not(:disabled) { background-col
 [data-testid="stMultiSelectTagsContainer"] [data-tag] { background-color: #1f5f8b; color: #ffffff; }
 </style>
 """
-# the navigation puts sections straight into a list, where only items may be: each section becomes a list;
-# a table wider than a phone scrolls by itself, which the keyboard can do only once it has the focus
+# the navigation puts sections directly into a list, where only items are allowed: each section becomes a list;
+# a table wider than the screen scrolls, which the keyboard can do only if the table can have the focus
 _SCRIPT = """
 <script>
 if (!window.copalMends) {
@@ -53,7 +53,7 @@ if (!window.copalMends) {
 
 
 def improve() -> None:
-    """Called by the app before a page runs; takes no room on it."""
+    """Add style and script to the page without taking up space; called by the app before a page runs."""
     st.html(_STYLE)
     with st.container(key="mends"):
         st.html(_SCRIPT, unsafe_allow_javascript=True)

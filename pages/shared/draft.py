@@ -1,4 +1,4 @@
-"""The run that is being set up: what the pages Checkpoint, Domains and Prune fill in together."""
+"""Draft of a run that is being set up, filled in by the pages Checkpoint, Domains and Prune."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DECIDING = (
 _DOMAINS = ("python-code", "python-manual", "shakespeare")
 PRESETS = {
     "Quick": ("8x128", "8x128", "A first impression in the shortest time; figures are rough."),
-    "Standard": ("16x256", "12x256", "What this product's own figures use."),
+    "Standard": ("16x256", "12x256", "The size used for this product's own figures."),
     "Paper": (
         "128x2048",
         "64x2048",
@@ -38,11 +38,11 @@ CUSTOM = "Custom"
 
 
 def values() -> dict[str, Any]:
-    """The draft of this session, made with defaults at first."""
+    """Return this session's draft; the first call fills it with defaults."""
     if _KEY not in st.session_state:
-        known = {one.name: one for one in catalogue()}
+        known = {checkpoint.name: checkpoint for checkpoint in catalogue()}
         linked = links.read("checkpoint")
-        usable = [name for name, one in known.items() if one.available]
+        usable = [name for name, checkpoint in known.items() if checkpoint.available]
         st.session_state[_KEY] = {
             "checkpoint": linked if linked in usable else (usable[0] if usable else next(iter(known))),
             "domains": _linked_domains() or list(_DOMAINS),
@@ -68,7 +68,7 @@ def values() -> dict[str, Any]:
 
 
 def follow(run_id: str, config: RunConfig) -> None:
-    """Fill in the settings of the run that is opened, once, unless the draft was changed since it was filled in."""
+    """Fill in the settings of the open run, once, unless the draft was changed since it was last filled in."""
     values()
     known, settings = st.session_state[_FILLED]
     if run_id != known and settings == _settings():
@@ -76,7 +76,7 @@ def follow(run_id: str, config: RunConfig) -> None:
 
 
 def take(run_id: str, config: RunConfig) -> None:
-    """Fill in a run's settings; of what the form cannot express the nearest, which `matches` then tells."""
+    """Fill in a run's settings, or the nearest ones that the form can express; `matches` tells the difference."""
     draft, protocol, structure = values(), config.protocol, config.structure
     chosen: dict[str, list[str]] = {}
     for method in config.methods:
@@ -104,16 +104,16 @@ def take(run_id: str, config: RunConfig) -> None:
     set_windows(protocol.calibration, protocol.evaluation)
     windows = str(protocol.calibration), str(protocol.evaluation)
     draft["preset"] = next((name for name, preset in PRESETS.items() if preset[:2] == windows), CUSTOM)
-    for name in ("source", "bundled"):  # the Checkpoint page's own widgets begin at this checkpoint
+    for name in ("source", "bundled"):  # so that the Checkpoint page's widgets start from this checkpoint
         draft.pop(name, None)
-    if config.checkpoint not in {one.name for one in catalogue()}:
+    if config.checkpoint not in {checkpoint.name for checkpoint in catalogue()}:
         draft["source"] = "local" if Path(config.checkpoint).exists() else "hub"
         draft[f"{draft['source']}_name"] = config.checkpoint
     st.session_state[_FILLED] = (run_id, _settings())
 
 
 def matches(wanted: RunConfig) -> bool:
-    """Tell whether the draft has the settings of `wanted`; the order of its methods, device and map size apart."""
+    """Tell whether the draft has the settings of `wanted`, apart from the order of methods, device and map size."""
     try:
         own = config()
     except InvalidValueError:
@@ -125,44 +125,46 @@ def matches(wanted: RunConfig) -> bool:
 
 
 def is_as_filled(run_id: str) -> bool:
-    """Tell whether the draft is what `take` made of this run, unchanged."""
+    """Tell whether the draft is unchanged since `take` filled it in from this run."""
     return st.session_state[_FILLED] == (run_id, _settings())
 
 
 def _settings() -> str:
-    """All that decides a run, as text; equal drafts, equal text."""
+    """Return all settings that determine a run, as text: equal drafts give equal text."""
     draft = st.session_state[_KEY]
     return json.dumps({name: draft[name] for name in _DECIDING}, sort_keys=True, default=str)
 
 
 def write_link() -> None:
-    """Put domains and windows into the URL, so that a link shows another person the same. Files of one's own
-    are on this machine alone: with one of them the link carries neither."""
+    """Write domains and windows into the URL, so that the link shows another person the same settings.
+
+    Uploaded and local files exist on this machine only: with one of them the link contains neither.
+    """
     draft = values()
-    shared = all(_everybody_has(spec) for spec in draft["domains"])
+    shared = all(_is_portable(spec) for spec in draft["domains"])
     links.write("texts", " ".join(draft["domains"]) if shared else None)
     numbers = [draft[name] for name in _WINDOWS]
     links.write("windows", " ".join(map(str, numbers)) if shared and None not in numbers else None)
 
 
 def _linked_domains() -> list[str]:
-    found = list(dict.fromkeys((links.read("texts") or "").split()))
-    return found if all(_everybody_has(spec) for spec in found) else []
+    specs = list(dict.fromkeys((links.read("texts") or "").split()))
+    return specs if all(_is_portable(spec) for spec in specs) else []
 
 
 def _take_linked_windows() -> None:
-    """calibration count and length, evaluation count and length, seed; anything else is ignored."""
+    """Read calibration count and length, evaluation count and length, and seed from the URL; ignore other forms."""
     numbers = (links.read("windows") or "").split()
     if len(numbers) != len(_WINDOWS) or not all(number.isdecimal() for number in numbers):
         return
-    found = dict(zip(_WINDOWS, map(int, numbers), strict=True))
-    if all(0 < found[name] <= 2**20 for name in _WINDOWS[:-1]) and found["seed"] < 2**31:
-        st.session_state[_KEY].update(found, preset=CUSTOM)
+    linked = dict(zip(_WINDOWS, map(int, numbers), strict=True))
+    if all(0 < linked[name] <= 2**20 for name in _WINDOWS[:-1]) and linked["seed"] < 2**31:
+        st.session_state[_KEY].update(linked, preset=CUSTOM)
 
 
-def _everybody_has(spec: str) -> bool:
-    """Whether a domain is the same on every machine: a built-in one, or one of the hub."""
-    return spec in {one.name for one in domains.builtins()} or bool(_HUB.match(spec))
+def _is_portable(spec: str) -> bool:
+    """Return whether a domain is the same on every machine: built in, or from the hub."""
+    return spec in {domain.name for domain in domains.builtins()} or bool(_HUB.match(spec))
 
 
 def take_preset(name: str) -> None:
@@ -178,9 +180,11 @@ def set_windows(calibration: Windows, evaluation: Windows) -> None:
 
 
 def widget(name: str, change: Any = None) -> dict[str, Any]:
-    """Arguments that tie a widget to a value of the draft, so that it survives a change of page.
+    """Return arguments that bind a widget to a value of the draft, so that it survives a change of page.
 
-    change: called with the new value, after the draft has it.
+    Args:
+        name: of the value.
+        change: called with the new value after the draft has been updated.
     """
     key = f"draft-{name}"
     st.session_state[key] = values()[name]
@@ -194,7 +198,7 @@ def widget(name: str, change: Any = None) -> dict[str, Any]:
 
 
 def protocol() -> Protocol:
-    """Raises InvalidValueError when a field is missing or breaks a rule."""
+    """Return the protocol of the draft. Raises InvalidValueError if a field is missing or breaks a rule."""
     draft = values()
     for name in _WINDOWS:
         if draft[name] is None:
@@ -209,7 +213,7 @@ def protocol() -> Protocol:
 
 
 def methods() -> list[Method]:
-    """Every chosen criterion with every strategy chosen for it."""
+    """Return every chosen criterion with each strategy chosen for it."""
     draft = values()
     options: dict[str, Any] = {}
     if draft["estimator"] != "closed-form":
@@ -230,7 +234,7 @@ def structure() -> Structure:
 
 
 def config() -> RunConfig:
-    """The configuration as filled in. Raises InvalidValueError, which says what is missing."""
+    """Return the configuration of the draft. Raises InvalidValueError if something is missing or invalid."""
     draft = values()
     if not draft["domains"]:
         raise InvalidValueError("there is no domain; add at least one on the Domains page")
@@ -246,5 +250,5 @@ def config() -> RunConfig:
 
 
 def command_line(chosen: RunConfig) -> str:
-    """The same run on the command line."""
+    """Return the command that starts the same run."""
     return command_of(chosen)

@@ -1,4 +1,4 @@
-"""State that a link carries: the URL is the only truth, and survives a change of page.
+"""State in the URL, which is its only source and survives a change of page.
 
 Navigation drops query parameters, so the app restores them before each page runs.
 """
@@ -26,8 +26,11 @@ _LONGEST = 200
 
 
 def through_app(page_file: str) -> None:
-    """First line of every page. Streamlit runs a page's file without the app when a deep link is the very
-    first request that a server gets; then start over through the app, with the same parameters."""
+    """Restart through the app if the page runs without it; the first call of every page.
+
+    Streamlit runs a page's file without the app when a deep link is the very first request to a server. The restart
+    keeps the parameters.
+    """
     if _THROUGH_APP not in st.session_state:
         st.session_state[_WANTED] = (
             f"pages/{Path(page_file).parent.name}/page.py",
@@ -37,19 +40,19 @@ def through_app(page_file: str) -> None:
 
 
 def resume() -> None:
-    """Go to the page that was asked for before the app had run. Called by the app, after navigation is set."""
+    """Switch to the page that was requested before the app had run; called by the app after navigation is set."""
     wanted = st.session_state.pop(_WANTED, None)
     if wanted is not None:
         st.switch_page(wanted[0], query_params=wanted[1])
 
 
 def start() -> None:
-    """The page at /start, as somebody would type it: the start page, whose own address is /."""
+    """Redirect /start, an address that people type, to the start page, whose own address is /."""
     st.switch_page("pages/start/page.py")
 
 
 def restore() -> None:
-    """Put back the parameters that the last page had and navigation dropped. Called by the app."""
+    """Restore the last page's parameters, which navigation dropped; called by the app."""
     st.session_state[_THROUGH_APP] = True
     remembered: dict[str, str] = st.session_state.setdefault(_REMEMBERED, {})
     missing = {}
@@ -63,13 +66,13 @@ def restore() -> None:
 
 
 def read(name: str) -> str | None:
-    """The parameter's text, at most 200 characters of it."""
+    """Return the parameter's text, cut to 200 characters; None without the parameter."""
     value = st.query_params.get(name)
     return value[:_LONGEST] if value else None
 
 
 def write(name: str, value: object) -> None:
-    """Set a parameter, or remove it with None."""
+    """Set a parameter; a value of None removes it."""
     remembered: dict[str, str] = st.session_state.setdefault(_REMEMBERED, {})
     if value is None:
         remembered.pop(name, None)
@@ -91,9 +94,17 @@ def choose(
     help: str | None = None,
     hidden_label: bool = False,
 ) -> T:
-    """A choice whose value lives in the URL. A value that is not among the options is ignored.
+    """Show a choice whose value is stored in the URL, and return it.
 
-    `options` must not be empty. segments: buttons in a row instead of a list.
+    Args:
+        label: of the widget.
+        name: of the parameter; a value in the URL that is not an option is ignored.
+        options: at least one.
+        default: used without a value in the URL; else the first option.
+        show: formats an option.
+        segments: show buttons in a row instead of a list.
+        help: shown on hover.
+        hidden_label: show the label to screen readers only.
     """
     by_text = {str(option): option for option in options}
     current = by_text.get(read(name) or "", default if default in options else options[0])
@@ -115,5 +126,5 @@ def choose(
 
 
 def _follow(name: str, key: str) -> None:
-    """A widget changed: the URL follows, and the page then reads the URL."""
+    """Copy a changed widget's value to the URL, from which the page then reads it."""
     write(name, st.session_state[key])

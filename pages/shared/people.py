@@ -1,7 +1,7 @@
-"""Who asks, on a server that several people share: a secret that the browser keeps, never shown to anybody.
+"""Identity of people on a shared server: a secret in the browser's cookies, never shown to anyone.
 
-At first it is the random token that Streamlit keeps in a cookie of the browser against forged requests; that one is
-forgotten when the browser is closed, so a cookie of this product's own keeps what follows from it for a year.
+It is derived from the random token that Streamlit stores in a cookie against forged requests. That cookie is deleted
+when the browser is closed, so a cookie of this product stores the derived secret for a year.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOKEN = re.compile(r"2\|([0-9a-f]{8})\|([0-9a-f]{32,})\|[0-9]+\Z")
 
 
 def introduce() -> None:
-    """Let the core know who asks. Called by the app; nothing happens unless the server is shared."""
+    """Tell the core how to identify people, and set the cookie on a shared server; called by the app."""
     sharing.identify_by(_person)
     if sharing.enabled():
         known = st.context.cookies.get(_COOKIE)
@@ -29,14 +29,17 @@ def introduce() -> None:
 
 
 def _person() -> str:
-    """A hash that says nothing of the secret; a person without cookies lasts as long as the page is open."""
+    """Return a hash that does not reveal the secret; without cookies it is valid while the page is open."""
     known = st.context.cookies.get(_COOKIE) or ""
     secret = known if _SECRET.match(known) else _from_token() or _of_session()
     return hashlib.sha256(f"owner {secret}".encode()).hexdigest()[:32]
 
 
 def _from_token() -> str | None:
-    """What all tabs of one browser agree on before they have the cookie. The token is masked anew each time."""
+    """Derive the secret that all tabs of a browser share before they have the cookie; None without a token.
+
+    Streamlit masks the token with new random bytes each time: token = masked XOR mask.
+    """
     match = _TOKEN.match((st.context.cookies.get("_streamlit_xsrf") or "").strip("\"'"))
     if match is None:
         return None
@@ -52,7 +55,7 @@ def _of_session() -> str:
 
 
 def _keep(secret: str) -> None:
-    """Set the cookie. secret: hexadecimal digits; anything else is a ValueError, for it becomes part of a script."""
+    """Set the cookie. Raises ValueError unless the secret, which becomes part of a script, is hexadecimal."""
     st.html(
         f"<script>document.cookie = '{_COOKIE}={bytes.fromhex(secret).hex()}; Path=/; Max-Age={_YEAR}; SameSite=Lax'"
         " + (location.protocol === 'https:' ? '; Secure' : '')</script>",

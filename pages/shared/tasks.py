@@ -39,7 +39,7 @@ class Task:
         command = [sys.executable, "-m", "pages.shared.worker"]
         self._errors: list[str] = []
         try:
-            turn = queueing.take(runs_root(), Path("task", secrets.token_hex(8)), "tasks")
+            turn = queueing.enqueue(runs_root(), Path("task", secrets.token_hex(8)), "tasks")
             self._process = subprocess.Popen(
                 command,
                 cwd=_ROOT,

@@ -1,4 +1,4 @@
-"""Text of people, shown as it is: nothing in it is read as Markdown or HTML."""
+"""User-supplied text shown literally: nothing in it is interpreted as Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~&])")
 
 
 def plain(text: object) -> str:
-    """`text` for places that read Markdown, with every mark escaped and on one line."""
+    """Escape `text` for Markdown and put it on one line."""
     return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def show_error(error: Exception) -> None:
-    """One red sentence."""
+    """Show an error as one sentence on red."""
     st.error(plain(error), icon=":material/error:")
 
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Show an error of the user's as a sentence; anything else is a defect and goes on."""
+    """Show a CopalError as a sentence; any other exception is a defect and is passed on."""
     try:
         yield
     except CopalError as error:
@@ -33,14 +33,17 @@ def errors_shown() -> Iterator[None]:
 
 
 def show_problem(text: str) -> None:
-    """One amber sentence: nothing is broken, but a reader should know."""
+    """Show a warning as one sentence on amber."""
     st.warning(plain(text), icon=":material/warning:")
 
 
 def empty_state(title: str, what_next: str, **pages: str) -> None:
-    """In place of figures that do not exist yet: what to do next. All texts are the product's own.
+    """Show what to do next, in place of figures that do not exist yet.
 
-    pages: where to do it, as the page's file name and the words of its link.
+    Args:
+        title: what is missing, in Markdown.
+        what_next: what to do, in Markdown.
+        **pages: links, as the page's folder name and the link's label.
     """
     with st.container(border=True):
         st.markdown(f"**{title}**")

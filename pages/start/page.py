@@ -1,4 +1,4 @@
-"""Start: what this is and where to begin."""
+"""Start: an introduction, and where to begin."""
 
 from __future__ import annotations
 

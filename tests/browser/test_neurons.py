@@ -69,7 +69,7 @@ def test_from_a_hostile_file_to_the_pairs(page: Page, server: Server, tmp_path: 
     page.get_by_role("radio", name="Redundant pairs").or_(
         page.get_by_role("button", name="Redundant pairs")
     ).first.click()
-    page.get_by_role("button", name="Look at this block").click()
+    page.get_by_role("button", name="Analyse this block").click()
     expect(page.get_by_text("Where both are strongest")).to_be_visible()
     settled(page)
     expect(page.locator(".js-plotly-plot")).to_have_count(2)

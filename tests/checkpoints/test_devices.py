@@ -40,7 +40,7 @@ def test_gpu_is_preferred_and_named(hardware) -> None:  # type: ignore[no-untype
     assert (device, dtype) == ("cuda", "bfloat16") and "H200" in reason
     assert devices.memory_free("cuda") == 100 << 30
     assert devices.choose("cpu")[:2] == ("cpu", "float32")
-    assert devices.choose("cuda:0", "float16") == ("cuda:0", "float16", "float16 was asked for")
+    assert devices.choose("cuda:0", "float16") == ("cuda:0", "float16", "float16 was requested")
 
 
 def test_older_gpu_computes_in_float32(hardware) -> None:  # type: ignore[no-untyped-def]

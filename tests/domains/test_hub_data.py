@@ -133,7 +133,7 @@ class GatedRepoError(Exception):
     [
         (RuntimeError("Dataset scripts are no longer supported, but found x.py"), "loading script, which is never run"),
         (DatasetNotFoundError("Dataset 'o/n' doesn't exist"), "the hub has no data set 'o/n'"),
-        (GatedRepoError("403"), "asks for a licence to be accepted"),
+        (GatedRepoError("403"), "requires a licence to be accepted"),
         (ValueError("Please pick one among the available configs: ['a', 'b']"), "hub:o/n:NAME.*'a', 'b'"),
         (ConnectionError("Max retries"), "stopped answering while 'o/n'"),
         (KeyError("surprise " * 100), r"could not be read from the hub \(KeyError"),

@@ -145,7 +145,7 @@ def test_nothing_moves_a_pruned_mask(open_page: Opener) -> None:
         app = app.select_slider(key="lesson-loud").set_value(loud).run()
         assert metric(app, "Moved") == "0"
         assert metric(app, "Stasis") == "100 %"
-    assert metric(app, "Text B asks to move") != "0 of 4 neurons"
+    assert metric(app, "Text B would move") != "0 of 4 neurons"
 
 
 def test_a_text_like_the_first_forgets_nothing(open_page: Opener) -> None:
@@ -206,4 +206,4 @@ def test_the_start_page_sends_newcomers_to_the_lesson(open_page: Opener, with_re
 def test_the_start_page_without_runs_says_so(open_page: Opener) -> None:
     app = open_page("start")
     assert not app.exception
-    assert "None is here yet" in text_of(app)
+    assert "There is none yet" in text_of(app)

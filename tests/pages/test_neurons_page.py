@@ -92,7 +92,7 @@ def test_speed_is_shown_once_it_was_measured(open_page: Opener, run: RunStore) -
 
 def test_redundant_pairs_with_their_tokens_escaped(open_page: Opener, run: RunStore) -> None:
     app = open_page("neurons", run=run.id, view="pairs", layer="1")
-    assert "has not been looked at" in text_of(app) and app.button(key="look-at-block")
+    assert "has not been analysed" in text_of(app) and app.button(key="look-at-block")
     redundancy.look(run, 0, 1, lambda label, done, total: None)
     app = open_page("neurons", run=run.id, view="pairs", layer="1")
     assert not app.exception and not app.error

@@ -184,7 +184,7 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor, dict[s
     warnings = {}
     if bool(dead.any()):
         warnings["dead-inputs"] = (
-            f"{int(dead.sum())} inputs were never active in calibration; their weights go first"
+            f"{int(dead.sum())} inputs were never active in calibration; their weights are removed first"
         )
     scale = diagonal.mean()
     used = damping

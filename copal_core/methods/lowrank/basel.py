@@ -1,8 +1,8 @@
 """Selection of singular bases for one application, by relearned scales (Basel, arXiv:2405.15877).
 
 W = Σ_i s_i u_i v_iᵀ. The scales s are relearned on the target domain's language-model loss with u and v fixed;
-bases whose relearned |s| is small are dropped in several rounds until the kept share is reached; a few new trainable
-bases are added; finally s and the new bases are tuned briefly.
+bases whose relearned |s| is small are dropped, in several rounds down to the kept share; a few new trainable
+bases are added; a short tuning of s and the new bases finishes.
 
 For one layer without training the same idea has a closed form: the u_i are orthonormal, so that basis i contributes
 s_i² v_iᵀ H v_i to the squared norm of the layer's output, and the bases that contribute least are dropped.
@@ -79,8 +79,8 @@ class Basel(Decomposition):
             "nothing was trained: bases chosen by the output they carry; `decompose` relearns the scales"
         )
         if self.metric == "whitened":
-            factors = whitened(weight, whiten(statistics.mean("input_gram")), rank)
-            return replace(factors, warnings={**factors.warnings, "training-free": message})
+            found = whitened(weight, whiten(statistics.mean("input_gram")), rank)
+            return replace(found, warnings={**found.warnings, "training-free": message})
         left, scales, right = svd(weight.double())
         carried = scales.square() * carried_by(right, statistics.mean("input_gram").double())  # (k,)
         kept = carried.argsort(descending=True, stable=True)[:rank].sort().values
@@ -91,7 +91,7 @@ class Basel(Decomposition):
         )
 
     def family(self, work: Workshop, keep: float) -> Iterator[Member]:
-        """Yield one member: relearn the scales, drop bases in rounds, add new ones, tune."""
+        """One member: relearn, drop in rounds, add, tune."""
         from copal_core.methods.factored.bases import Bases
 
         yield Bases(self, work, keep).compute()

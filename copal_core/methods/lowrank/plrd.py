@@ -1,9 +1,9 @@
 """A family of sizes from one parent: ranks r_0 > r_1 > …, each refactorised from the last (PLRD, arXiv:2406.19995).
 
-A step truncates the previous *factors* by QR of both and SVD of the small core, never the dense weight; the factored
-model then continues pretraining before the next step. With a budget of 0 tokens nothing is trained, and the family is
-labelled training-free. All truncations use the whitened metric of the calibration text (the paper uses the plain one,
-option `metric=plain`).
+A step truncates the previous *factors*: QR of both, SVD of the small core, never the dense weight; then the
+factored model goes on with pretraining before the next step. With a budget of 0 tokens nothing is trained,
+and the family is labelled training-free. The first member and every truncation work in the whitened metric of
+the calibration text (the paper truncates in the plain one, option `metric=plain`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,10 @@ if TYPE_CHECKING:
 @LOWRANK.register("plrd")
 @dataclass(frozen=True)
 class Plrd(Decomposition):
-    """Progressive low-rank decomposition.
+    """keep: share of the bytes of the smallest member; 0: as the run's structure.
 
-    Attributes:
-        keep: share of the bytes of the smallest member; 0 takes the share of the run's structure.
-        members: number of sizes, evenly spaced down from the dense size.
-        tokens: of continued pretraining after every step.
-        rate: AdamW's learning rate.
-        metric: whitened or plain.
+    members: sizes of the family, evenly spaced from the dense size. tokens: of continued pretraining after
+    every step. rate: AdamW's learning rate. metric: whitened or plain.
     """
 
     keep: float = 0.0
@@ -62,26 +58,26 @@ class Plrd(Decomposition):
         return (InputGram(),) if self.metric == "whitened" else ()
 
     def shares(self, keep: float) -> list[float]:
-        """Return the kept share of bytes of each member, decreasing to `keep`."""
+        """Kept shares of the family's members, falling to `keep`."""
         count = int(self.members)
         return [1 - (1 - keep) * step / count for step in range(1, count + 1)]
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
-        """Factorise at each rank of the schedule in turn, without training."""
+        """The training-free member: factorised at each rank of the schedule in turn."""
         check_rank(weight, rank)
         rows, columns = weight.shape
-        final_share = stored_size.rank_share(rows, columns, rank)
+        share = stored_size.rank_share(rows, columns, rank)
         ranks = [
-            min(max(stored_size.rank_at(rows, columns, share), rank), min(rows, columns))
-            for share in self.shares(final_share)[:-1]
+            min(max(stored_size.rank_at(rows, columns, one), rank), min(rows, columns))
+            for one in self.shares(share)[:-1]
         ]
         whitening = whiten(statistics.mean("input_gram")) if self.statistics() else None
         metric = whitening.lower if whitening else None
-        first, *smaller = [*ranks, rank]
+        first, *rest = [*ranks, rank]
         left, right, discarded = truncate(weight.double(), metric, first)
-        for next_rank in smaller:
-            left, right, lost = refactorise(left, right, next_rank, metric)
-            discarded = 1 - (1 - discarded) * (1 - lost)  # `lost` is a share of what the last step had kept
+        for one in rest:
+            left, right, lost = refactorise(left, right, one, metric)
+            discarded = 1 - (1 - discarded) * (1 - lost)  # shares of what was left each time
         warnings = {
             "training-free": "nothing was trained: refactorised only; `decompose` trains between the steps"
         }
@@ -91,7 +87,7 @@ class Plrd(Decomposition):
         )
 
     def family(self, work: Workshop, keep: float) -> Iterator[Member]:
-        """Yield every member from the largest down to `keep`: refactorise, train, yield."""
+        """Every member, from the largest to `keep`: refactorise, train, hand out."""
         factors = None
         for number, share in enumerate(self.shares(keep)):
             factors = self._step(work, factors, share)
@@ -102,7 +98,7 @@ class Plrd(Decomposition):
             yield work.member(f"plrd-{share:.3f}", share, trained)
 
     def _step(self, work: Workshop, before: dict[str, Factors] | None, share: float) -> dict[str, Factors]:
-        def factorise(weight: Tensor, statistics: GroupStatistics, previous: Factors | None) -> Factors:
+        def one(weight: Tensor, statistics: GroupStatistics, previous: Factors | None) -> Factors:
             metric = whiten(statistics.mean("input_gram")) if self.statistics() else None
             rank = max(1, stored_size.rank_at(weight.shape[0], weight.shape[1], share))
             lower = metric.lower if metric else None
@@ -114,7 +110,7 @@ class Plrd(Decomposition):
                 left, right, metric.damping if metric else 0.0, lost, metric.warnings if metric else {}
             )
 
-        return work.each(factorise, before, f"factorising at {share:.0%} of the bytes")
+        return work.each(one, before, f"factorising at {share:.0%} of the bytes")
 
 
 def refactorise(

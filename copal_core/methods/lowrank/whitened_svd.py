@@ -41,7 +41,7 @@ class WhitenedSvd(Decomposition):
     def decompose_group(
         self, weights: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
     ) -> dict[str, Choice]:
-        """Decompose all projections that read the same input with one Cholesky factor."""
+        """One Cholesky factor serves all projections that read the same input."""
         shared = _Shared(self.keep, whiten(statistics.mean("input_gram")))
         return {
             name: Choice(shared.at_share(weight, statistics, self.share(structure)))

@@ -126,6 +126,6 @@ class MutualInformation(NeuronSelector):
         if removed == count:
             return {}
         return {
-            "threshold": f"only {removed} of {count} neurons could go: no other pair shares more than "
+            "threshold": f"only {removed} of {count} neurons could be removed: no other pair shares more than "
             f"{self.threshold:g} nats"
         }

@@ -1,7 +1,7 @@
-"""One small linear layer y = W x: statistics, scores, mask and output error, as `copal_core.methods.criteria` has them.
+"""A small linear layer y = W x: statistics, scores, mask and output error, as in `copal_core.methods.criteria`.
 
-W is (neurons, inputs), a token is one row of X (tokens, inputs), everything float64. The formulas are those of
-the criteria; a test holds the two side by side.
+W is (neurons, inputs), a token is one row of X (tokens, inputs), everything float64. A test compares the formulas with
+those of the criteria.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ CRITERIA = ("magnitude", "wanda", "copal")
 
 @dataclass(frozen=True)
 class Sums:
-    """What is remembered of tokens: sums only, so that those of two texts simply add up.
+    """Statistics of tokens: sums, so that those of two texts can be added.
 
-    square_sum: (inputs,) Σ x². coupling: (neurons, inputs) |Y|ᵀ|X|. gram: (inputs, inputs) Xᵀ X.
+    Attributes:
+        tokens: number of tokens.
+        square_sum: Σ x², (inputs,).
+        coupling: |Y|ᵀ|X|, (neurons, inputs).
+        gram: XᵀX, (inputs, inputs).
     """
 
     tokens: int
@@ -33,7 +37,7 @@ class Sums:
     gram: Array
 
     def plus(self, other: Sums) -> Sums:
-        """The sums of both texts together."""
+        """Return the sums over both texts."""
         return Sums(
             self.tokens + other.tokens,
             self.square_sum + other.square_sum,
@@ -43,7 +47,7 @@ class Sums:
 
 
 def gather(inputs: Array, weight: Array) -> Sums:
-    """The sums over the tokens of `inputs` (tokens, inputs) under `weight` (neurons, inputs)."""
+    """Return the sums over the tokens of `inputs` (tokens, inputs) under `weight` (neurons, inputs)."""
     x, w = np.asarray(inputs, dtype=float), np.asarray(weight, dtype=float)
     if x.ndim != 2 or not len(x) or x.shape[1] != w.shape[1]:
         raise InvalidValueError(f"tokens of shape {x.shape} do not fit a layer of {w.shape}")
@@ -52,7 +56,7 @@ def gather(inputs: Array, weight: Array) -> Sums:
 
 
 def score(criterion: str, weight: Array, sums: Sums) -> Array:
-    """(neurons, inputs) importance of every weight; larger means keep."""
+    """Return the importance of every weight, (neurons, inputs); larger means keep."""
     size = np.abs(weight)
     if criterion == "magnitude":
         return size
@@ -64,7 +68,7 @@ def score(criterion: str, weight: Array, sums: Sums) -> Array:
 
 
 def keep_highest(scores: Array, keep: int = 1) -> Mask:
-    """Exactly `keep` weights of each row; of equal scores the one with the higher index stays."""
+    """Keep exactly `keep` weights of each row; among equal scores those with the higher index."""
     if not 0 <= keep <= scores.shape[1]:
         raise InvalidValueError(f"keep = {keep} of {scores.shape[1]} weights; use 0 to {scores.shape[1]}")
     order = np.argsort(scores, axis=1, kind="stable")  # ascending, equal scores by index
@@ -74,14 +78,14 @@ def keep_highest(scores: Array, keep: int = 1) -> Mask:
 
 
 def lost(weight: Array, approximation: Array, gram: Array) -> float:
-    """tr((W − Ŵ) H (W − Ŵ)ᵀ) / tr(W H Wᵀ): the share of the layer's squared output that is lost."""
+    """Return the share of the layer's squared output that is lost: tr((W − Ŵ) H (W − Ŵ)ᵀ) / tr(W H Wᵀ)."""
     difference = weight - approximation
     energy = float(np.sum((weight @ gram) * weight))
     return max(0.0, float(np.sum((difference @ gram) * difference))) / energy if energy > 0 else 0.0
 
 
 def best_mask(weight: Array, gram: Array) -> Mask:
-    """Of all masks that keep one weight in each neuron, one that loses least output."""
+    """Return the mask that loses least output among all that keep one weight in each neuron."""
     return min(_masks(weight.shape), key=lambda kept: lost(weight, weight * kept, gram))
 
 

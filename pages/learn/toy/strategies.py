@@ -1,4 +1,4 @@
-"""The four continual strategies on the toy layer: what each step may see, and which weights it scores."""
+"""The four continual strategies on the toy layer: the statistics that each step uses, and the weights it scores."""
 
 from __future__ import annotations
 
@@ -29,9 +29,20 @@ class Step:
 def walk(
     weight: Array, texts: Sequence[Array], strategy: str, criterion: str = "copal", keep: int = 1
 ) -> list[Step]:
-    """One step for each text, in order. weight: the dense layer; texts: (tokens, inputs) each.
+    """Prune for one text after another.
 
-    Raises InvalidValueError for an unknown strategy or criterion.
+    Args:
+        weight: the dense layer, (neurons, inputs).
+        texts: (tokens, inputs) each.
+        strategy: one of STRATEGIES.
+        criterion: magnitude, wanda or copal.
+        keep: weights kept in each neuron.
+
+    Returns:
+        One step per text.
+
+    Raises:
+        InvalidValueError: the strategy or the criterion is unknown.
     """
     if strategy not in STRATEGIES:
         raise InvalidValueError(f"strategy '{strategy}' is not known here; known: {', '.join(STRATEGIES)}")
