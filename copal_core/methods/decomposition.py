@@ -1,11 +1,11 @@
-"""What every decomposition offers."""
+"""Decompositions: two small factors in place of a weight."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.criterion import check_options
+from copal_core.methods.facts import FactorFacts
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Member, Workshop
@@ -93,18 +94,13 @@ class Choice:
     alternative_error: float | None = None
 
 
-class Decomposition(ABC):
-    """Two small factors in place of a weight. Options are the fields of the dataclass.
+class Decomposition(FactorFacts, ABC):
+    """Two small factors in place of a weight. Options are the fields of the dataclass, facts its class attributes.
 
     keep: share of the dense bytes that may be stored; 0 stands for what the run's structure leaves.
     """
 
-    name: ClassVar[str]
     keep: float
-
-    @abstractmethod
-    def statistics(self) -> tuple[Statistic, ...]:
-        """What calibration must gather."""
 
     @abstractmethod
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:

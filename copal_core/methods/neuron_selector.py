@@ -1,4 +1,4 @@
-"""What every neuron selector offers.
+"""Neuron selectors: which hidden neurons of a block go.
 
 A hidden neuron k of a block is row k of gate and up and column k of down. Removing it is exact where its column
 of down is zero, so that a block with fewer neurons and one with zeroed neurons compute the same.
@@ -9,15 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criterion import check_options
+from copal_core.methods.facts import NeuronFacts
 from copal_core.methods.neurons import NEURONS
-from copal_core.statistics.accumulators import BlockStatistics, Statistic
+from copal_core.statistics.accumulators import BlockStatistics
 
 NO_TWIN = -1
 
@@ -39,18 +39,13 @@ class Selection:
     warnings: Mapping[str, str] = field(default_factory=dict)
 
 
-class NeuronSelector(ABC):
-    """Chooses neurons of one block. Options are the fields of the dataclass.
+class NeuronSelector(NeuronFacts, ABC):
+    """Chooses neurons of one block. Options are the fields of the dataclass, facts its class attributes.
 
     share: of the block's hidden neurons that go, the same number in every block.
     """
 
-    name: ClassVar[str]
     share: float
-
-    @abstractmethod
-    def statistics(self) -> tuple[Statistic, ...]:
-        """What calibration must gather."""
 
     @abstractmethod
     def select(

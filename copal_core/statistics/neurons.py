@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from copal_core.errors import InvalidValueError
 from copal_core.statistics.accumulators import InputGram, InputSquareSum, Statistic, stacked_abs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RANKED_TOGETHER = 1024  # tokens
 _COLUMNS_AT_ONCE = 2048  # sorted at once: bounds what a wide layer needs besides its totals
@@ -25,6 +25,8 @@ def normal_scores(values: Tensor) -> Tensor:
     values: (n, columns), any float dtype. Equal values share their mean rank, so a constant column scores zero.
     Returns (n, columns) float32. Any strictly increasing map of a column leaves its scores as they are.
     """
+    import torch
+
     tokens = values.shape[0]
     ordered, order = values.float().sort(dim=0)
     place = torch.arange(tokens, device=values.device)[:, None].expand_as(order)
@@ -50,12 +52,12 @@ class NormalScoreGram(Statistic):
     """
 
     name: ClassVar[str] = "normal_score_gram"
+    shape: ClassVar[tuple[str, ...]] = ("in", "in")
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)
 
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(columns, columns, device=device)
-
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        import torch
+
         for chunk in inputs.split(RANKED_TOGETHER):
             parts = [normal_scores(part) for part in chunk.split(_COLUMNS_AT_ONCE, dim=1)]
             scores = torch.cat(parts, dim=1)  # (tokens, d_ff)
@@ -82,12 +84,10 @@ class RowSensitivity(Statistic):
     """
 
     name: ClassVar[str] = "row_sensitivity"
+    shape: ClassVar[tuple[str, ...]] = ("neurons",)
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_input",)
     needs_outputs: ClassVar[bool] = True
     needs_weight: ClassVar[bool] = True
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(rows // 2, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         reach = inputs.float().abs() @ _required(weight).abs().T  # (tokens, 2 d_ff)
@@ -100,12 +100,10 @@ class ColumnSensitivity(Statistic):
     """(d_ff,) Σ_j |W_jk| Σ_n |y_nj||z_nk|: COPAL's score of a neuron's column of down."""
 
     name: ClassVar[str] = "column_sensitivity"
+    shape: ClassVar[tuple[str, ...]] = ("in",)
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)
     needs_outputs: ClassVar[bool] = True
     needs_weight: ClassVar[bool] = True
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(columns, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         reach = stacked_abs(outputs).float() @ _required(weight).abs()  # (tokens, d_ff)

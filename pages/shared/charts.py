@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from copal_core.figures.template import LOWRANK_COLOURS, method_colour, method_dash
+from copal_core.figures.template import factorises, method_colour, method_dash
 from pages.shared.text import plain
 
 _CONFIG = {
@@ -100,7 +100,7 @@ def lowrank_key(methods: list[str]) -> None:
             with st.container(
                 horizontal=True, width="content", gap="xsmall", vertical_alignment="center", wrap=False
             ):
-                dash = "dash" if method in LOWRANK_COLOURS else "solid"
+                dash = "dash" if factorises(method) else "solid"
                 st.image(_swatch(f"{method}:none", dash), width=34, alt=f"line of {method}")
                 st.caption(plain(method), width="content")
 

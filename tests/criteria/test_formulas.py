@@ -12,7 +12,7 @@ from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.methods.criteria.sparsegpt import inverse_factor
 from copal_core.methods.criterion import Criterion, Pruned, build_criterion
-from copal_core.statistics import GroupStatistics, InputGram, InputSquareSum
+from copal_core.statistics.accumulators import GroupStatistics, InputGram, InputSquareSum
 
 Array = NDArray[np.float64]
 STRUCTURES = [

@@ -13,7 +13,7 @@ from copal_core.checkpoints.backbone import Backbone, linears, swapped
 from copal_core.checkpoints.layout import GROUPS
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria.copal import AutogradCoupling, FiniteDifferenceCoupling
-from copal_core.statistics import (
+from copal_core.statistics.accumulators import (
     AbsoluteCoupling,
     BlockStatistics,
     GroupStatistics,

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from copal_core.analysis.layers.mask_errors import MASKS, PATTERN, SPARSITIES, MaskErrors, measure_masks
+from copal_core.analysis.layers import compared
+from copal_core.analysis.layers.mask_errors import PATTERN, SPARSITIES, MaskErrors, measure_masks
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.linalg import eigh
@@ -29,7 +30,6 @@ from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import combined
 
 Array = NDArray[np.float64]
-RANKED = ("svd", "whitened-svd", "basel")
 _DOUBLE_UP_TO = 2048  # eigenproblems larger than this are solved in single precision: errors exact to 1e-4
 _FLOOR = 1e-12
 
@@ -148,22 +148,24 @@ def layer_curves(
     weight: Tensor,
     statistics: Mapping[str, GroupStatistics],
     fit: Sequence[str] = (),
-    masks: Sequence[str] = MASKS,
+    masks: Sequence[str] = (),
     sparsities: Sequence[float] = SPARSITIES,
     flops: float = 7e10,
 ) -> LayerCurves:
-    """All curves of one layer.
+    """Compute all curves of one layer.
 
     weight: (out, in). statistics: domain -> Gram matrix and what the masks need. fit: domains that the methods
-    are given (all by default); errors are measured on every domain. flops: spent on measuring masks, beyond
-    which a sample of rows is measured. Raises InvalidValueError for an unknown domain or mask.
+    are given (all by default); errors are measured on every domain. masks: criteria (all by
+    default). flops: spent on measuring masks, beyond which a sample of rows is measured. Raises InvalidValueError for an unknown domain or mask.
     """
     started = time.perf_counter()
     fit = tuple(fit or statistics)
     given = combined(statistics, fit)
-    if not set(masks) <= set(MASKS):
+    known = compared.masks()
+    masks = masks or known
+    if not set(masks) <= set(known):
         raise InvalidValueError(
-            f"masks {sorted(set(masks) - set(MASKS))} have no curve; known: {', '.join(MASKS)}"
+            f"masks {sorted(set(masks) - set(known))} have no curve; known: {', '.join(known)}"
         )
     weight = weight.float()
     with torch.no_grad():

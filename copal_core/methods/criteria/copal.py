@@ -75,6 +75,10 @@ class AutogradCoupling(AbsoluteCoupling):
 class Copal(Criterion):
     """|W_jk| · mean over tokens of |y_j||x_k|. estimator: see the file; epsilon: the relative perturbation."""
 
+    cost: ClassVar[float] = 3.0
+    colour: ClassVar[str] = "#D55E00"
+    gathers: ClassVar[tuple[str, ...]] = ("AbsoluteCoupling",)
+
     estimator: str = "closed-form"
     epsilon: float = 1e-2
 
@@ -91,7 +95,7 @@ class Copal(Criterion):
             return (FiniteDifferenceCoupling(self.epsilon),)
         if self.estimator == "autograd":
             return (AutogradCoupling(self.epsilon),)
-        return (AbsoluteCoupling(),)
+        return super().statistics()
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
         return weight.float().abs() * statistics.mean("absolute_coupling")

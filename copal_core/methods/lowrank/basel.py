@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from copal_core.methods.decomposition import Decomposition, Factors, check_keep,
 from copal_core.methods.linalg import svd, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.lowrank.whitened_svd import whitened
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Member, Workshop
@@ -38,6 +38,10 @@ class Basel(Decomposition):
     scales (relative to their size) and of the new bases. metric: plain, the singular bases of W as published, or
     whitened, those of W L, whose scales say how much of the output a basis carries.
     """
+
+    cost: ClassVar[float] = 9.0
+    colour: ClassVar[str] = "#56B4E9"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
 
     keep: float = 0.0
     tokens: float = 6144.0
@@ -62,9 +66,6 @@ class Basel(Decomposition):
             raise InvalidValueError(f"metric '{self.metric}' is not known; use whitened or plain")
         if not (self.rate > 0 and self.new_rate > 0):
             raise InvalidValueError("rate and new_rate are learning rates; use positive numbers")
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),)
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         """Without training: the bases that carry most of the layer's output."""

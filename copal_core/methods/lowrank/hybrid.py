@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,6 +33,11 @@ from copal_core.statistics.accumulators import GroupStatistics, InputGram, Stati
 @dataclass(frozen=True)
 class Hybrid(Decomposition):
     """keep: share of the bytes kept; 0: as the run's structure. mask: the criterion that may win a layer."""
+
+    cost: ClassVar[float] = 12.0
+    colour: ClassVar[str] = "#9C8F00"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram", "InputSquareSum")
+    needs_full_rank: ClassVar[bool] = True
 
     keep: float = 0.0
     mask: str = "wanda"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from copal_core.methods import stored_size
 from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
 from copal_core.methods.linalg import svd, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.statistics.accumulators import GroupStatistics, Statistic
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Member, Workshop
@@ -34,6 +34,11 @@ class Plrd(Decomposition):
     members: sizes of the family, evenly spaced from the dense size. tokens: of continued pretraining after
     every step. rate: AdamW's learning rate. metric: whitened or plain.
     """
+
+    cost: ClassVar[float] = 12.0
+    colour: ClassVar[str] = "#6B8E23"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
+    needs_full_rank: ClassVar[bool] = True
 
     keep: float = 0.0
     members: float = 2.0
@@ -55,7 +60,7 @@ class Plrd(Decomposition):
             raise InvalidValueError(f"metric '{self.metric}' is not known; use whitened or plain")
 
     def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),) if self.metric == "whitened" else ()
+        return super().statistics() if self.metric == "whitened" else ()
 
     def shares(self, keep: float) -> list[float]:
         """Kept shares of the family's members, falling to `keep`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from copal_core.config import Structure
 from copal_core.methods.decomposition import Choice, Decomposition, Factors, check_keep, check_rank
 from copal_core.methods.linalg import Whitening, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 
 @LOWRANK.register("whitened-svd")
@@ -23,13 +24,15 @@ from copal_core.statistics.accumulators import GroupStatistics, InputGram, Stati
 class WhitenedSvd(Decomposition):
     """keep: share of the bytes kept; 0: as the run's structure."""
 
+    cost: ClassVar[float] = 9.0
+    colour: ClassVar[str] = "#E69F00"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
+    needs_full_rank: ClassVar[bool] = True
+
     keep: float = 0.0
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),)
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         return whitened(weight, whiten(statistics.mean("input_gram")), rank)
@@ -51,9 +54,6 @@ class _Shared(Decomposition):
 
     keep: float
     whitening: Whitening
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return ()
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         return whitened(weight, self.whitening, rank)

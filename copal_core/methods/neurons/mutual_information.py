@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,11 @@ class MutualInformation(NeuronSelector):
     leaves too few pairs keeps more neurons than asked, and says so. order: see the file. compensate: add
     β·(removed column of down) to the twin's, with β = E[z_k z_l] / E[z_l²].
     """
+
+    cost: ClassVar[float] = 5.0
+    colour: ClassVar[str] = "#3E9C4F"
+    gathers: ClassVar[tuple[str, ...]] = ("NormalScoreGram", "NeuronGram")
+    updates_weights: ClassVar[bool] = True
 
     share: float = 0.1
     threshold: float = 0.0

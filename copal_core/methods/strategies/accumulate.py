@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Accumulate(Strategy):
     """Memory of all domains so far, dense weights; no past text is kept."""
 
+    dash = "solid"
     remembers = True
 
     def combine(self, memory: BlockStatistics | None, found: Sequence[BlockStatistics]) -> BlockStatistics:
