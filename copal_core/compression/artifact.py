@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import Backbone, compute_dtype, linears
 from copal_core.checkpoints.writer import write_checkpoint
-from copal_core.methods.criterion import Criterion
-from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.neuron_selector import NeuronSelector
+from copal_core.methods.build import Compressor
 from copal_core.store.records import Record
 from copal_core.store.run_store import RunStore
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from copal_core.compression.step import Step
     from copal_core.statistics.accumulators import GroupStatistics
 
-Compressor = Criterion | Decomposition | NeuronSelector
 C = TypeVar("C", bound=Compressor)
 Weights = dict[str, Tensor]  # projection -> (out, in)
 Place = tuple[str, int, int]  # method, step, block

@@ -174,12 +174,8 @@ def _records(
     result = choice.result if choice else None
     rows, columns = weight.shape
     error = None if gram is None else relative_error(weight.float(), found.weights[name].float(), gram)
-    kind, rank, parameters, size = (
-        "dense",
-        min(rows, columns),
-        rows * columns,
-        stored_size.dense_bytes(rows, columns),
-    )
+    kind, rank, parameters = "dense", min(rows, columns), rows * columns
+    size = stored_size.dense_bytes(rows, columns)
     if isinstance(result, Factors):
         kind, rank, parameters, size = "rank", result.rank, result.parameters, result.bytes
     elif isinstance(result, Masked):

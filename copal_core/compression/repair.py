@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from copal_core.compression.artifact import Compressor
 from copal_core.compression.restore import artifact_of
 from copal_core.config import Method
 from copal_core.errors import RunError
+from copal_core.methods.build import Compressor
 from copal_core.methods.strategy import Strategy
 from copal_core.store.run_store import RunStore
 from copal_core.system import files

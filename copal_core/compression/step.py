@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.checkpoints.layout import GROUPS
-from copal_core.compression.artifact import Compressor, Weights, arrays_of, dense_weights
+from copal_core.compression.artifact import Weights, arrays_of, dense_weights
 from copal_core.compression.restore import artifact_of, pruned_weights
 from copal_core.config import Method
+from copal_core.methods.build import Compressor
 from copal_core.methods.strategy import Strategy
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 from copal_core.statistics.blockwise import HiddenStates

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria import CRITERIA
 from copal_core.methods.facts import MaskFacts
 from copal_core.methods.masks import Selection, select
+from copal_core.system.registry import Options
 
 if TYPE_CHECKING:
     from copal_core.config import Structure
@@ -123,22 +122,6 @@ class Criterion(MaskFacts, ABC):
         return Ranking(weight, self.score(weight, statistics))
 
 
-def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Criterion:
-    """The criterion `name` with its options. Raises InvalidValueError for an unknown name or option."""
-    cls = CRITERIA.get(name)
-    check_options("criterion", name, cls, options)
-    return cls(**options)
-
-
-def check_options(kind: str, name: str, cls: type, options: Mapping[str, str | float | bool]) -> None:
-    """Raises InvalidValueError for an option that is no field of the dataclass `cls`, or of another type."""
-    known = {field.name: type(field.default) for field in fields(cls)}
-    for option, value in options.items():
-        if option not in known:
-            offered = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise InvalidValueError(f"{kind} '{name}' has no option '{option}'; {offered}")
-        if type(value) is not known[option] or (isinstance(value, float) and not math.isfinite(value)):
-            wanted = {float: "a number", str: "a word", bool: "true or false"}.get(
-                known[option], "another value"
-            )
-            raise InvalidValueError(f"option '{option}' of {kind} '{name}' is {wanted}, got '{value}'")
+def build_criterion(name: str, options: Options) -> Criterion:
+    """Return the criterion `name` with its options. Raises InvalidValueError for an unknown name or option."""
+    return CRITERIA.build(name, options)

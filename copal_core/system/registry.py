@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +21,8 @@ from copal_core.errors import InvalidValueError
 
 T = TypeVar("T")
 B = TypeVar("B")
+Options = Mapping[str, str | float | bool]
+_WORDS = {float: "a number", str: "a word", bool: "true or false"}
 
 
 class Registry(Generic[T]):
@@ -64,6 +68,25 @@ class Registry(Generic[T]):
         if name not in self._classes:
             raise ValueError(f"{self._package}/{name.replace('-', '_')}.py does not register '{name}'")
         return self._classes[name]
+
+    def build(self, name: str, options: Options) -> T:
+        """Return the dataclass `name` with its options.
+
+        Raises:
+            InvalidValueError: for an unknown name, an option that is no field of it, or a value of another type.
+        """
+        cls = self.get(name)
+        known = {field.name: type(field.default) for field in fields(cls)}  # type: ignore[arg-type]
+        for option, value in options.items():
+            if option not in known:
+                offered = f"it takes {', '.join(known)}" if known else "it takes none"
+                raise InvalidValueError(f"{self.kind} '{name}' has no option '{option}'; {offered}")
+            if type(value) is not known[option] or (isinstance(value, float) and not math.isfinite(value)):
+                wanted = _WORDS.get(known[option], "another value")
+                raise InvalidValueError(
+                    f"option '{option}' of {self.kind} '{name}' is {wanted}, got '{value}'"
+                )
+        return cls(**options)
 
     def facts(self, name: str, base: type[B]) -> type[B]:
         """Return a class whose attributes are the facts of the method `name`, without importing its file.

@@ -122,35 +122,30 @@ _STRATEGIES = {
 
 
 def criteria() -> dict[str, tuple[str, str]]:
-    """name -> (label, explanation) of every registered criterion, without importing torch."""
-    known = {name: (name, words) for name, words in _summaries(CRITERIA).items()}
-    return {name: _CRITERIA.get(name, known[name]) for name in _ordered(known, _CRITERIA, reverse=True)}
+    """Return name -> (label, explanation) of every registered criterion, without importing torch."""
+    return _explained(CRITERIA, dict(reversed(_CRITERIA.items())))
 
 
 def decompositions() -> dict[str, tuple[str, str]]:
-    """name -> (label, explanation) of every registered decomposition, without importing torch."""
-    known = {name: (name, words) for name, words in _summaries(LOWRANK).items()}
-    return {name: _DECOMPOSITIONS.get(name, known[name]) for name in _ordered(known, _DECOMPOSITIONS)}
+    """Return name -> (label, explanation) of every registered decomposition, without importing torch."""
+    return _explained(LOWRANK, _DECOMPOSITIONS)
 
 
 def neuron_selectors() -> dict[str, tuple[str, str]]:
-    """name -> (label, explanation) of every registered neuron selector, without importing torch."""
-    known = {name: (name, words) for name, words in _summaries(NEURONS).items()}
-    return {name: _NEURONS.get(name, known[name]) for name in _ordered(known, _NEURONS)}
+    """Return name -> (label, explanation) of every registered neuron selector, without importing torch."""
+    return _explained(NEURONS, _NEURONS)
 
 
 def strategies() -> dict[str, str]:
-    """name -> explanation of every registered strategy, without importing torch."""
-    known = _summaries(STRATEGIES)
-    return {name: _STRATEGIES.get(name, known[name]) for name in _ordered(known, _STRATEGIES)}
+    """Return name -> explanation of every registered strategy, without importing torch."""
+    ours = {name: (name, words) for name, words in _STRATEGIES.items()}
+    return {name: words for name, (_, words) in _explained(STRATEGIES, ours).items()}
 
 
-def _summaries(registry: Registry[Any]) -> dict[str, str]:
-    """Return name -> first line of the class's docstring of everything that is registered."""
-    return {name: (registry.facts(name, object).__doc__ or name).splitlines()[0] for name in registry.names()}
-
-
-def _ordered(known: dict[str, object], first: dict[str, object], reverse: bool = False) -> list[str]:
-    """Names of `known`: ours in our order, others after them."""
-    ours = [name for name in first if name in known]
-    return [*(reversed(ours) if reverse else ours), *(name for name in known if name not in first)]
+def _explained(registry: Registry[Any], ours: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Return name -> (label, explanation): ours in our order, others after them by the first line of their class."""
+    known = registry.names()
+    others = (name for name in known if name not in ours)
+    return {name: words for name, words in ours.items() if name in known} | {
+        name: (name, (registry.facts(name, object).__doc__ or name).splitlines()[0]) for name in others
+    }

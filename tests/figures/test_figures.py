@@ -39,7 +39,14 @@ def test_colour_names_the_criterion_and_dash_the_strategy() -> None:
     assert template.method_colour("copal:accumulate") == template.method_colour("copal[epsilon=0.1]:restart")
     assert template.method_dash("copal:restart") == template.method_dash("wanda:restart")
     assert template.method_dash("dense") != template.method_dash("wanda:accumulate")
-    names = [*CRITERIA.names(), *LOWRANK.names(), *NEURONS.names(), "unheard-of", "never-seen", "basel-whitened"]
+    names = [
+        *CRITERIA.names(),
+        *LOWRANK.names(),
+        *NEURONS.names(),
+        "unheard-of",
+        "never-seen",
+        "basel-whitened",
+    ]
     assert len({template.method_colour(f"{name}:joint") for name in names}) == len(names)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
-from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Decomposition, Factors, check_rank
 from copal_core.methods.linalg import svd, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.lowrank.whitened_svd import whitened
@@ -43,7 +43,6 @@ class Basel(Decomposition):
     colour: ClassVar[str] = "#56B4E9"
     gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
 
-    keep: float = 0.0
     tokens: float = 6144.0
     rounds: float = 3.0
     added: float = 0.05
@@ -53,7 +52,7 @@ class Basel(Decomposition):
     metric: str = "plain"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        super().__post_init__()
         if self.rounds < 1 or self.rounds != int(self.rounds):
             raise InvalidValueError(f"rounds = {self.rounds} is not a number of rounds; use 1 or more")
         if not 0 <= self.added < 1:

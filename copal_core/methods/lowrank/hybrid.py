@@ -20,7 +20,6 @@ from copal_core.methods.decomposition import (
     Decomposition,
     Factors,
     Masked,
-    check_keep,
     relative_error,
 )
 from copal_core.methods.linalg import whiten
@@ -39,11 +38,10 @@ class Hybrid(Decomposition):
     gathers: ClassVar[tuple[str, ...]] = ("InputGram", "InputSquareSum")
     needs_full_rank: ClassVar[bool] = True
 
-    keep: float = 0.0
     mask: str = "wanda"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        super().__post_init__()
         build_criterion(self.mask, {})
 
     def statistics(self) -> tuple[Statistic, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Decomposition, Factors, check_rank
 from copal_core.methods.linalg import svd, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
@@ -40,14 +40,13 @@ class Plrd(Decomposition):
     gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
     needs_full_rank: ClassVar[bool] = True
 
-    keep: float = 0.0
     members: float = 2.0
     tokens: float = 8192.0
     rate: float = 1e-4
     metric: str = "whitened"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        super().__post_init__()
         if self.members < 1 or self.members != int(self.members):
             raise InvalidValueError(f"members = {self.members} is not a number of sizes; use 1 or more")
         if self.tokens < 0:

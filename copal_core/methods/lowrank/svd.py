@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Decomposition, Factors, check_rank
 from copal_core.methods.linalg import truncate
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics
@@ -23,11 +23,6 @@ class Svd(Decomposition):
 
     cost: ClassVar[float] = 4.0
     colour: ClassVar[str] = "#8C6BB1"
-
-    keep: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         check_rank(weight, rank)

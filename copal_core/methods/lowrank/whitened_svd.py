@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from copal_core.config import Structure
-from copal_core.methods.decomposition import Choice, Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Choice, Decomposition, Factors, check_rank
 from copal_core.methods.linalg import Whitening, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics
@@ -29,11 +29,6 @@ class WhitenedSvd(Decomposition):
     gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
     needs_full_rank: ClassVar[bool] = True
 
-    keep: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         return whitened(weight, whiten(statistics.mean("input_gram")), rank)
 
@@ -41,18 +36,17 @@ class WhitenedSvd(Decomposition):
         self, weights: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
     ) -> dict[str, Choice]:
         """One Cholesky factor serves all projections that read the same input."""
-        shared = _Shared(self.keep, whiten(statistics.mean("input_gram")))
+        shared = _Shared(keep=self.keep, whitening=whiten(statistics.mean("input_gram")))
         return {
             name: Choice(shared.at_share(weight, statistics, self.share(structure)))
             for name, weight in weights.items()
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Shared(Decomposition):
     """The same with the Cholesky factor at hand."""
 
-    keep: float
     whitening: Whitening
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:

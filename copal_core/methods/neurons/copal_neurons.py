@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from copal_core.methods.neuron_selector import NeuronSelector, Selection, check_share, lowest
+from copal_core.methods.neuron_selector import NeuronSelector, Selection, lowest
 from copal_core.methods.neurons import NEURONS
 from copal_core.statistics.accumulators import BlockStatistics
 
@@ -26,11 +26,6 @@ class CopalNeurons(NeuronSelector):
     cost: ClassVar[float] = 3.5
     colour: ClassVar[str] = "#E0607E"
     gathers: ClassVar[tuple[str, ...]] = ("RowSensitivity", "ColumnSensitivity")
-
-    share: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def select(
         self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator

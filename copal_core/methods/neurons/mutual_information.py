@@ -28,7 +28,6 @@ from copal_core.methods.neuron_selector import (
     NO_TWIN,
     NeuronSelector,
     Selection,
-    check_share,
     count_of,
     gone_already,
 )
@@ -56,13 +55,12 @@ class MutualInformation(NeuronSelector):
     gathers: ClassVar[tuple[str, ...]] = ("NormalScoreGram", "NeuronGram")
     updates_weights: ClassVar[bool] = True
 
-    share: float = 0.1
     threshold: float = 0.0
     order: str = "greedy"
     compensate: bool = True
 
     def __post_init__(self) -> None:
-        check_share(self.share)
+        super().__post_init__()
         if not 0 <= self.threshold < LARGEST:
             raise InvalidValueError(
                 f"threshold = {self.threshold} nats is out of range; use 0 <= threshold < {LARGEST:.2f}"

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from copal_core.methods.neuron_selector import NeuronSelector, Selection, check_share, lowest
+from copal_core.methods.neuron_selector import NeuronSelector, Selection, lowest
 from copal_core.methods.neurons import NEURONS
 from copal_core.statistics.accumulators import BlockStatistics
 
@@ -21,11 +21,6 @@ class RandomNeurons(NeuronSelector):
 
     cost: ClassVar[float] = 0.2
     colour: ClassVar[str] = "#A6761D"
-
-    share: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def select(
         self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator
