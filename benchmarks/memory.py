@@ -19,6 +19,7 @@ import psutil
 
 from copal_core.checkpoints import locate
 from copal_core.config import Method, Windows
+from copal_core.methods.facts import facts_of
 
 _FIXED = 600 * 2**20
 
@@ -47,13 +48,7 @@ def bound(
     """Bytes by part."""
     described = locate(checkpoint).describe()
     size = {"float32": 4}.get(described.dtype, 2)
-    shapes = described.projections
-    name = Method.parse(method).name
-    statistics = 0
-    if name == "copal":
-        statistics = 4 * sum(rows * columns for rows, columns in shapes.values())
-    elif name == "sparsegpt":
-        statistics = 4 * sum(shapes[key][1] ** 2 for key in ("q_proj", "o_proj", "gate_proj", "down_proj"))
+    statistics = sum(facts_of(Method.parse(method).name).gathered_bytes(described.projections).values())
     seen = domains if method.endswith(":joint") else 1
     tokens = max(calibration.tokens * seen, evaluation.tokens * domains)
     parts = {

@@ -1,37 +1,88 @@
-"""Pruning one decoder block: its seven projections, those that read the same input together."""
+"""Masks: pruning one decoder block, its seven projections, those that read the same input together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from copal_core.checkpoints.layout import GROUPS
+from copal_core.compression.artifact import Artifact, Place, Timed, Weights, arrays_of
+from copal_core.compression.recording import BlockRecorder, PrunedBlock
 from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+from copal_core.store.records import Record
+from copal_core.store.run_store import RunStore
 from copal_core.system.precision import exact_products
+from copal_core.system.threads import one_thread
 
 if TYPE_CHECKING:
+    from copal_core.compression.step import Step
     from copal_core.config import Structure
 
-Weights = dict[str, Tensor]  # projection -> (out, in)
 
+class MaskArtifact(Artifact[Criterion]):
+    """Masks, and the weights that a criterion updates."""
 
-@dataclass
-class PrunedBlock:
-    """Results by projection; see `Pruned` for their shapes. warnings: (projection, kind, message).
+    on_disk = (
+        "Removed weights are zeros in dense matrices: the files are as large as before, and no faster to run."
+    )
 
-    weights: those that a criterion computed anew; the others are the dense ones where `kept`.
-    """
+    def __init__(self, step: Step, index: int) -> None:
+        super().__init__(step, index)
+        self._recorder = BlockRecorder(step.store, step.backbone.config, *self._place)
+        self._kept: Weights = {}
+        self._updated: Weights = {}
 
-    weights: Weights = field(default_factory=dict)
-    kept: Weights = field(default_factory=dict)
-    scores: Weights = field(default_factory=dict)
-    thresholds: dict[str, Tensor | None] = field(default_factory=dict)
-    warnings: list[tuple[str, str, str]] = field(default_factory=list)
+    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
+        criterion, structure = self._compressor, self._store.config.structure
+        means = None
+        if used is not newest:
+            with timed("record"), one_thread():
+                means = mean_scores(criterion, base, newest)
+        parts = prune_parts(criterion, base, used, structure)
+        while True:
+            with timed("select"):
+                part = next(parts, None)
+            if part is None:
+                return
+            with timed("record"), one_thread():
+                self._recorder.add(part, means)
+            self._kept |= part.kept
+            self._updated |= part.weights
+            del part  # its scores, before those of the next
+
+    def finish(self) -> list[Record]:
+        with one_thread():
+            self._store.save_masks(*self._place, arrays_of(self._kept))
+            if self._updated:  # besides the mask: the kept values in order, float32
+                values = {name: weight[self._kept[name]].float() for name, weight in self._updated.items()}
+                self._store.save_arrays("weights", *self._place, arrays_of(values))
+            return self._recorder.records()
+
+    def weights(self, base: Weights) -> Weights:
+        return self._updated or masked(base, self._kept)
+
+    @classmethod
+    def restore(cls, store: RunStore, place: Place, dense: Weights, dtype: torch.dtype) -> Weights:
+        masks = {name: torch.from_numpy(mask) for name, mask in store.masks(*place).items()}
+        if cls._keeps_numbers(store, place):
+            return {name: weight * masks[name].to(weight.device) for name, weight in dense.items()}
+        values = store.arrays("weights", *place)
+        return {
+            name: filled(masks[name], torch.from_numpy(values[name])).to(weight.device, dtype)
+            for name, weight in dense.items()
+        }
+
+    @classmethod
+    def files(cls, compressor: Criterion, store: RunStore, place: Place) -> tuple[str, ...]:
+        return ("masks",) if compressor.by_row else ("masks", "weights")
+
+    @classmethod
+    def _keeps_numbers(cls, store: RunStore, place: Place) -> bool:
+        return not store.has_arrays("weights", *place)
 
 
 def prune_block(
@@ -102,6 +153,13 @@ def _part(
     block.thresholds = _split_thresholds(pruned.thresholds, names, rows)
     block.warnings = [(names[0], kind, message) for kind, message in pruned.warnings.items()]
     return block
+
+
+def filled(kept: Tensor, values: Tensor) -> Tensor:
+    """Return a weight (out, in) float32 with `values` in order where `kept`, and zeros."""
+    full = torch.zeros(kept.shape)
+    full[kept] = values
+    return full
 
 
 def masked(base: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Weights:

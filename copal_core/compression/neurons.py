@@ -1,66 +1,73 @@
-"""One step of a neuron method: the same pass as for masks, with whole hidden neurons where weights would go."""
+"""Whole hidden neurons of a block removed, where masks would remove weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import GROUP_OF
-from copal_core.compression.masks import Weights
-from copal_core.compression.restore import arrays_of
-from copal_core.compression.step import Step, Timed
+from copal_core.checkpoints.writer import write_checkpoint
+from copal_core.compression.artifact import Artifact, Place, Timed, Weights, arrays_of
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import relative_error
+from copal_core.methods.neuron_removal import width_after, without_neurons
 from copal_core.methods.neuron_selector import (
     NeuronSelector,
     Selection,
     changed_columns,
     removed_weights,
-    without_twins,
 )
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.store.records import NeuronRecord, Record, WarningRecord
+from copal_core.store.run_store import RunStore
 from copal_core.system.precision import exact_products
 from copal_core.system.threads import one_thread
 
-
-@dataclass
-class ThinnedBlock:
-    """weights: projection -> (out, in), zero for removed neurons."""
-
-    weights: Weights = field(default_factory=dict)
-    selection: Selection = field(default_factory=lambda: without_twins(torch.zeros(0, dtype=torch.long), 0))
+if TYPE_CHECKING:
+    from copal_core.compression.step import Step
 
 
-def thin_block(
+def remove_neurons(
     selector: NeuronSelector,
     base: Mapping[str, Tensor],
     statistics: BlockStatistics,
     generator: torch.Generator,
-) -> ThinnedBlock:
-    """Remove neurons of one block. base: projection -> (out, in) weights as they are before."""
+) -> tuple[Weights, Selection]:
+    """Remove neurons of one block.
+
+    Args:
+        selector: chooses them.
+        base: projection -> (out, in) weights as they are before.
+        statistics: of the block.
+        generator: of this block, for what is left to chance.
+
+    Returns:
+        projection -> (out, in), zero for removed neurons, and the choice.
+    """
     selection = selector.select(base, statistics, generator)
-    return ThinnedBlock({**base, **removed_weights(base, selection)}, selection)
+    return {**base, **removed_weights(base, selection)}, selection
 
 
-class ThinningOutcome:
-    """Whole neurons: chosen once the statistics of the whole block are there."""
+class NeuronArtifact(Artifact[NeuronSelector]):
+    """Whole neurons, chosen once the statistics of the whole block are there."""
+
+    on_disk = (
+        "The removed neurons are taken out: the feed-forward layers are smaller, and as dense as before."
+    )
+    _selection: Selection
 
     def __init__(self, step: Step, index: int) -> None:
-        if not isinstance(step.criterion, NeuronSelector):
-            raise TypeError(f"{step.criterion} chooses no neurons")
-        self._selector = step.criterion
-        self._step = step
-        self._place = (str(step.method), step.step, index)
+        super().__init__(step, index)
         self._base: Weights = {}
         self._used, self._newest = BlockStatistics(), BlockStatistics()
-        self._found = ThinnedBlock()
+        self._weights: Weights = {}
 
     def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
         self._base |= base
@@ -68,48 +75,66 @@ class ThinningOutcome:
         self._used.groups[group], self._newest.groups[group] = used, newest
         if len(self._base) < len(GROUP_OF):
             return
-        seed = self._step.store.config.protocol.seed * 1_000_003 + self._place[2]
+        seed = self._store.config.protocol.seed * 1_000_003 + self._place[2]
         with timed("select"), exact_products():
             generator = torch.Generator().manual_seed(seed)
-            self._found = thin_block(self._selector, self._base, self._used, generator)
+            found = remove_neurons(self._compressor, self._base, self._used, generator)
+            self._weights, self._selection = found
 
     def finish(self) -> list[Record]:
         before = self._before()
         with one_thread():
-            arrays = _arrays(self._found, self._given_before(before))
-            self._step.store.save_arrays("neurons", *self._place, arrays)
+            arrays = _arrays(self._weights["down_proj"], self._selection, self._given_before(before))
+            self._store.save_arrays("neurons", *self._place, arrays)
             kept = None if before is None else before["kept"]
-            return _records(self._place, self._base, self._found, kept, _gram(self._newest))
+            down = self._base["down_proj"], self._weights["down_proj"]
+            return _records(self._place, *down, self._selection, kept, _gram(self._newest))
 
     def weights(self, base: Weights) -> Weights:
-        return self._found.weights
+        return self._weights
 
     def _before(self) -> Mapping[str, NDArray[Any]] | None:
-        """What the step before stored of this block."""
+        """Return what the step before stored of this block; None at the first."""
         method, step, index = self._place
-        return None if step == 1 else self._step.store.arrays("neurons", method, step - 1, index)
+        return None if step == 1 else self._store.arrays("neurons", method, step - 1, index)
 
     def _given_before(self, before: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
-        """Columns of down that differ from the dense ones before this step."""
+        """Return the columns of down that differ from the dense ones before this step."""
         if before is None or not self._step.strategy.starts_from_pruned:
             return np.zeros(0, np.int64)
         return before["columns"]
 
+    @classmethod
+    def restore(cls, store: RunStore, place: Place, dense: Weights, dtype: torch.dtype) -> Weights:
+        """Return zero rows of gate and up, zero columns of down, and columns that took over."""
+        arrays, device = store.arrays("neurons", *place), dense["down_proj"].device
+        kept = torch.from_numpy(arrays["kept"]).to(device)
+        down = dense["down_proj"].float() * kept  # (hidden, d_ff)
+        down[:, torch.from_numpy(arrays["columns"]).to(device)] = torch.from_numpy(arrays["down"]).to(device)
+        rows = {name: dense[name] * kept[:, None] for name in ("gate_proj", "up_proj")}
+        return {**dense, **rows, "down_proj": down.to(dtype)}
 
-@dataclass
-class NeuronStep(Step):
-    """`Step` with neurons: chosen, stored, recorded and propagated in place of a mask."""
+    @classmethod
+    def files(cls, compressor: NeuronSelector, store: RunStore, place: Place) -> tuple[str, ...]:
+        return ("neurons",)
 
-    def _outcome(self, index: int) -> ThinningOutcome:
-        return ThinningOutcome(self, index)
+    @classmethod
+    def export(cls, store: RunStore, method: str, step: int, backbone: Backbone, folder: Path) -> None:
+        """Write the weights without the removed neurons."""
+        blocks = range(backbone.depth)
+        kept = [torch.from_numpy(store.arrays("neurons", method, step, block)["kept"]) for block in blocks]
+        width, weights_of = width_after(kept), cls.variant(store, method, step)
+
+        def taken_out(index: int, block: nn.Module) -> Weights:
+            return without_neurons(block, weights_of(index, block), kept[index], width)
+
+        write_checkpoint(backbone, folder, taken_out, lossless=False, intermediate_size=width)
 
 
-def _arrays(found: ThinnedBlock, given_before: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """For the store: kept neurons, the pairs, and the columns of down that are no longer the dense ones."""
-    selection = found.selection
+def _arrays(weight: Tensor, selection: Selection, given_before: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return kept neurons, the pairs, and the columns of down (hidden, d_ff) that are no longer the dense ones."""
     columns = torch.cat([changed_columns(selection), torch.from_numpy(given_before)]).unique()
     columns = columns[selection.kept[columns]]
-    down = found.weights["down_proj"][:, columns.to(found.weights["down_proj"].device)]
     tensors = {
         "kept": selection.kept,
         "removed": selection.removed,
@@ -117,7 +142,7 @@ def _arrays(found: ThinnedBlock, given_before: NDArray[Any]) -> dict[str, NDArra
         "information": selection.information,
         "coefficients": selection.coefficients,
         "columns": columns,
-        "down": down.float(),
+        "down": weight[:, columns.to(weight.device)].float(),
     }
     return arrays_of(tensors)
 
@@ -128,20 +153,19 @@ def _gram(newest: BlockStatistics) -> Tensor | None:
 
 
 def _records(
-    place: tuple[str, int, int],
-    base: Mapping[str, Tensor],
-    found: ThinnedBlock,
+    place: Place,
+    dense: Tensor,
+    pruned: Tensor,
+    selection: Selection,
     before: NDArray[np.bool_] | None,
     gram: Tensor | None,
 ) -> list[Record]:
-    selection = found.selection
+    """Count what went. dense, pruned: down (hidden, d_ff) as it was scored and as it is now."""
     kept = selection.kept.numpy()
-    hidden, neurons = base["down_proj"].shape
+    hidden, neurons = dense.shape
     parameters = 3 * hidden * int(kept.sum())
     shared = selection.information[~selection.information.isnan()]
-    error = None
-    if gram is not None:
-        error = relative_error(base["down_proj"].float(), found.weights["down_proj"].float(), gram)
+    error = None if gram is None else relative_error(dense.float(), pruned.float(), gram)
     record = NeuronRecord(
         *place,
         neurons=neurons,

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from copal_core.compression.restore import artifact_of
 from copal_core.config import Method
 from copal_core.errors import RunError
-from copal_core.methods.criterion import Criterion
-from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.neuron_selector import NeuronSelector
+from copal_core.methods.build import Compressor
 from copal_core.methods.strategy import Strategy
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
-
-Compressor = Criterion | Decomposition | NeuronSelector
 
 
 def forget_damaged(
@@ -41,9 +38,9 @@ def forget_damaged(
 
 
 def _damaged(store: RunStore, method: str, step: int, compressor: Compressor) -> Iterator[tuple[int, str]]:
-    masked = _masked_blocks(store, method, step) if isinstance(compressor, Decomposition) else set()
+    files_of = artifact_of(method).files
     for block in range(store.finished_blocks(method, step)):
-        for kind in _kinds(compressor, block in masked):
+        for kind in files_of(compressor, store, (method, step, block)):
             path = store.block_path(kind, method, step, block)
             where = f"{kind}/{path.parent.parent.name}/{path.parent.name}/{path.name} of run '{store.id}'"
             if not path.is_file():
@@ -53,19 +50,3 @@ def _damaged(store: RunStore, method: str, step: int, compressor: Compressor) ->
                 files.read_arrays(path, names=[])  # the header, which says how long the file must be
             except RunError:
                 yield block, f"{where} is cut short or damaged"
-
-
-def _kinds(compressor: Compressor, masked: bool) -> tuple[str, ...]:
-    """The files without which a finished block is not what its records say."""
-    if isinstance(compressor, NeuronSelector):
-        return ("neurons",)
-    if isinstance(compressor, Decomposition):
-        return ("factors", "masks") if masked else ("factors",)
-    return ("masks",) if compressor.by_row else ("masks", "weights")
-
-
-def _masked_blocks(store: RunStore, method: str, step: int) -> set[int]:
-    """Blocks in which a low-rank method chose a mask for some layer."""
-    table = store.factors()
-    rows = table[(table["method"] == method) & (table["step"] == step) & (table["kind"] == "mask")]
-    return set(rows["block"].tolist())

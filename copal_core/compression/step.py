@@ -1,4 +1,4 @@
-"""One step of one method: calibrate on the step's text, decide every block's mask, remember.
+"""One step of one method: calibrate on the step's text, compress every block, remember.
 
 Blocks are pruned in order. Each is calibrated on the hidden states that reach it, its statistics are
 combined with what the strategy remembers, its weights are scored, and the next block is calibrated on its
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,37 +20,15 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.checkpoints.layout import GROUPS
-from copal_core.compression.masks import Weights, masked, mean_scores, prune_parts
-from copal_core.compression.recording import BlockRecorder
-from copal_core.compression.restore import arrays_of, dense_weights, pruned_weights, updated_values
+from copal_core.compression.artifact import Weights, arrays_of, dense_weights
+from copal_core.compression.restore import artifact_of, pruned_weights
 from copal_core.config import Method
-from copal_core.methods.criterion import Criterion
-from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.neuron_selector import NeuronSelector
+from copal_core.methods.build import Compressor
 from copal_core.methods.strategy import Strategy
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 from copal_core.statistics.blockwise import HiddenStates
-from copal_core.store.records import BlockRecord, Record, SecondsRecord
+from copal_core.store.records import BlockRecord, SecondsRecord
 from copal_core.store.run_store import RunStore
-from copal_core.system.threads import one_thread
-
-Timed = Callable[[str], AbstractContextManager[None]]  # counts the seconds of a phase
-
-
-class Outcome(Protocol):
-    """What a step makes of one block, group after group, and what it writes of it."""
-
-    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
-        """Compress the projections of one group. base: projection -> (out, in) as they are scored.
-
-        used, newest: the statistics that the strategy gives, and those of this step's domain alone.
-        """
-
-    def finish(self) -> list[Record]:
-        """Write what later steps need, and measure the block."""
-
-    def weights(self, base: Weights) -> Weights:
-        """projection -> (out, in) as the block computes from here on."""
 
 
 class States(Protocol):
@@ -68,49 +46,6 @@ class States(Protocol):
 HoldStates = Callable[[Backbone, Sequence[Tensor]], States]  # windows (count, length), one tensor a set
 
 
-class PruningOutcome:
-    """Masks, and the weights that a criterion updates."""
-
-    def __init__(self, step: Step, index: int) -> None:
-        if not isinstance(step.criterion, Criterion):
-            raise TypeError(f"{step.criterion} is no criterion")
-        self._criterion = step.criterion
-        self._store = step.store
-        self._place = (str(step.method), step.step, index)
-        self._recorder = BlockRecorder(step.store, step.backbone.config, *self._place)
-        self._kept: Weights = {}
-        self._updated: Weights = {}
-
-    def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
-        criterion, structure = self._criterion, self._store.config.structure
-        means = None
-        if used is not newest:
-            with timed("record"), one_thread():
-                means = mean_scores(criterion, base, newest)
-        parts = prune_parts(criterion, base, used, structure)
-        while True:
-            with timed("select"):
-                part = next(parts, None)
-            if part is None:
-                return
-            with timed("record"), one_thread():
-                self._recorder.add(part, means)
-            self._kept |= part.kept
-            self._updated |= part.weights
-            del part  # its scores, before those of the next
-
-    def finish(self) -> list[Record]:
-        with one_thread():
-            self._store.save_masks(*self._place, arrays_of(self._kept))
-            if self._updated:
-                values = updated_values(self._updated, self._kept)
-                self._store.save_arrays("weights", *self._place, arrays_of(values))
-            return self._recorder.records()
-
-    def weights(self, base: Weights) -> Weights:
-        return self._updated or masked(base, self._kept)
-
-
 @dataclass
 class Step:
     """One method at one step.
@@ -124,7 +59,7 @@ class Step:
     backbone: Backbone
     windows: Sequence[Tensor]
     method: Method
-    criterion: Criterion | Decomposition | NeuronSelector
+    compressor: Compressor
     strategy: Strategy
     step: int
     visit: Callable[[int], None]
@@ -132,12 +67,12 @@ class Step:
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def run(self) -> None:
-        """Prune all blocks that are not finished yet."""
+        """Compress all blocks that are not finished yet."""
         finished = self.store.finished_blocks(str(self.method), self.step)
         if finished >= self.backbone.depth:
             return
         states = None
-        if self.criterion.statistics():
+        if self.compressor.statistics():
             states = self.states(
                 self.backbone, [self.windows[d - 1] for d in self.strategy.domains(self.step)]
             )
@@ -148,7 +83,7 @@ class Step:
                 if index < finished:
                     self._pass_through(index, block, states)
                     continue
-                self._prune(index, block, states)
+                self._compress(index, block, states)
             self.visit(index)
 
     @property
@@ -156,7 +91,7 @@ class Step:
         return self.store.config.protocol.propagate == "pruned"
 
     def _base(self, index: int, block: nn.Module) -> Weights:
-        """The weights that are scored: dense, or those of the step before."""
+        """Return the weights that are scored: dense, or those of the step before."""
         if self.strategy.starts_from_pruned and self.step > 1:
             return pruned_weights(self.store, str(self.method), self.step - 1, index, block)
         return dense_weights(block)
@@ -172,32 +107,32 @@ class Step:
         with swapped(block, weights):
             states.advance(block)
 
-    def _prune(self, index: int, block: nn.Module, states: States | None) -> None:
+    def _compress(self, index: int, block: nn.Module, states: States | None) -> None:
         with self._timed("load"):
             base = self._base(index, block)
         found = [BlockStatistics()]
         if states is not None:
             with self._timed("calibrate"), swapped(block, base):
                 found = states.calibrate(
-                    block, self.criterion.statistics(), advance=not self._propagates_pruned
+                    block, self.compressor.statistics(), advance=not self._propagates_pruned
                 )
         self.backbone.settle(index)
-        outcome = self._outcome(index)
+        artifact = artifact_of(str(self.method))(self, index)
         remembered = BlockStatistics()
         for group, names in GROUPS.items():  # so that only one group's scores are in memory
             newest, used = self._statistics(index, group, found)
-            if self.strategy.remembers and self.criterion.statistics():
+            if self.strategy.remembers and self.compressor.statistics():
                 remembered.groups[group] = used
-            outcome.add({name: base[name] for name in names}, used, newest, self._timed)
+            artifact.add({name: base[name] for name in names}, used, newest, self._timed)
             self.backbone.settle(index)
         with self._timed("record"):
-            records = outcome.finish()
+            records = artifact.finish()
             if remembered.groups:
                 place = (str(self.method), self.step, index)
                 self.store.save_arrays("memory", *place, arrays_of(remembered.to_tensors()))
         del remembered, found, used, newest
         if states is not None and self._propagates_pruned:
-            with self._timed("propagate"), swapped(block, outcome.weights(base)):
+            with self._timed("propagate"), swapped(block, artifact.weights(base)):
                 states.advance(block)
         records.append(BlockRecord(str(self.method), self.step, index))
         records += [SecondsRecord(str(self.method), self.step, index, p, s) for p, s in self._seconds.items()]
@@ -207,11 +142,11 @@ class Step:
     def _statistics(
         self, index: int, group: str, found: Sequence[BlockStatistics]
     ) -> tuple[GroupStatistics, GroupStatistics]:
-        """Of one group: this step's domain alone, and what the strategy makes of it and what it remembers.
+        """Return one group's statistics of this step's domain alone, and those that the strategy gives.
 
-        What was found is handed over: its memory is free once the caller is done with it.
+        `found` hands its totals over: their memory is free once the caller is done with them.
         """
-        if not self.criterion.statistics():
+        if not self.compressor.statistics():
             return (nothing := GroupStatistics()), nothing
         parts = [BlockStatistics({group: one.groups.pop(group)}) for one in found]
         with self._timed("load"):
@@ -224,13 +159,9 @@ class Step:
     def _memory(self, index: int, group: str, device: torch.device) -> BlockStatistics | None:
         if not self.strategy.remembers or self.step == 1:
             return None
-        names = [f"{group}.{name}" for name in ("tokens", *(s.name for s in self.criterion.statistics()))]
+        names = [f"{group}.{name}" for name in ("tokens", *(s.name for s in self.compressor.statistics()))]
         arrays = self.store.arrays("memory", str(self.method), self.step - 1, index, names)
         return BlockStatistics.from_tensors({n: torch.from_numpy(a).to(device) for n, a in arrays.items()})
-
-    def _outcome(self, index: int) -> Outcome:
-        """What takes in one group of the block after another."""
-        return PruningOutcome(self, index)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import GROUPS, PROJECTIONS, module_names, place_of
-from copal_core.compression.factors import approximate_block
+from copal_core.compression.factors import factorise_block
 from copal_core.compression.masks import prune_block
 from copal_core.compression.restore import dense_weights
 from copal_core.config import Structure
@@ -201,7 +201,7 @@ def _live(workshop: Workshop, text: str, method: Any, keep: float) -> _Found:
         base, given = dense_weights(block), block_statistics(library, index, targets)
         stored: dict[str, Factors | Masked] = {}
         if isinstance(method, Hybrid):
-            found = approximate_block(Hybrid(keep, method.mask), base, given, structure)
+            found = factorise_block(Hybrid(keep, method.mask), base, given, structure)
             weights, stored = found.weights, {name: one.result for name, one in found.choices.items()}
             for name, one in stored.items():
                 kind = "rank" if isinstance(one, Factors) else "mask"

@@ -14,8 +14,6 @@ from torch import Tensor
 from copal_core import domains as domain_sources
 from copal_core.checkpoints import Description, devices, locate
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.compression.factors import LowRankStep
-from copal_core.compression.neurons import NeuronStep
 from copal_core.compression.repair import forget_damaged
 from copal_core.compression.restore import variant
 from copal_core.compression.step import HoldStates, Step
@@ -25,9 +23,6 @@ from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment.evaluation import evaluate, no_change
 from copal_core.experiment.progress import Meter, evaluation_cost, step_cost, steps, total_cost
 from copal_core.methods.build import build_compressor
-from copal_core.methods.criterion import Criterion
-from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.neuron_selector import NeuronSelector
 from copal_core.methods.strategies import STRATEGIES
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store.folder import RunState, ending
@@ -183,8 +178,7 @@ class _Experiment:
             self._emit({"event": "block", "method": str(method), "step": step, "block": block})
 
         self._progress("prune", str(method), step, finished, force=True)
-        kind = _step_of(criterion)
-        kind(self.store, backbone, windows, method, criterion, strategy, step, visit, self.states).run()
+        Step(self.store, backbone, windows, method, criterion, strategy, step, visit, self.states).run()
 
     def _evaluate(self, backbone: Backbone, windows: list[Tensor], method: str, step: int) -> None:
         """Perplexity on the domains that are not known yet, of the dense model or of one step's result."""
@@ -239,12 +233,6 @@ class _Experiment:
         event = {**event, "progress": round(self._state.progress, 4)}
         self.store.append_event(event)
         self.report(event)
-
-
-def _step_of(compressor: Criterion | Decomposition | NeuronSelector) -> type[Step]:
-    if isinstance(compressor, NeuronSelector):
-        return NeuronStep
-    return LowRankStep if isinstance(compressor, Decomposition) else Step
 
 
 def _described(domain: Any, sample: Any, before: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run will hold in memory, what it will read how often, and what it writes; known before it starts.
+"""The plan of a run's memory: what stays, what is read how often, and what is written; known before it starts.
 
 Torch-free: from the configuration, the checkpoint's headers and the free memory alone.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from copal_core.checkpoints import Description, residence
 from copal_core.checkpoints.devices import DTYPE_BYTES
 from copal_core.config import RunConfig
-from copal_core.experiment.progress import steps
+from copal_core.experiment.progress import domains_at_once, steps
 
 PROCESS_BYTES = 600 * 2**20  # Python, torch and transformers
 READ_RATE = 5e8  # bytes a second from a disk, where the system cannot keep the files in memory
@@ -71,7 +71,7 @@ class Plan:
 
 
 def plan(config: RunConfig, description: Description, remembered: int = 0) -> Plan:
-    """remembered: bytes that the run's methods keep of past domains."""
+    """Plan a run. remembered: bytes that the run's methods keep of past domains."""
     compute, stored = DTYPE_BYTES[description.dtype], DTYPE_BYTES.get(description.stored_dtype, 4)
     ends = description.vocab * description.hidden
     block = (description.total - ends * (1 if description.tied else 2)) // max(1, description.blocks)
@@ -103,9 +103,9 @@ def plan(config: RunConfig, description: Description, remembered: int = 0) -> Pl
 
 
 def _tokens(config: RunConfig) -> int:
-    """The most tokens whose hidden states are held at once."""
-    joint = any(method.strategy == "joint" for method in config.methods)
-    calibration = config.protocol.calibration.tokens * (len(config.domains) if joint else 1)
+    """Return the most tokens whose hidden states are held at once."""
+    at_once = max(domains_at_once(method, len(config.domains)) for method in config.methods)
+    calibration = config.protocol.calibration.tokens * at_once
     return max(calibration, config.protocol.evaluation.tokens * len(config.domains))
 
 

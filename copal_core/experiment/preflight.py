@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: minutes, memory and disk, and a smaller one that fits."""
+"""The cost of a run before it starts: minutes, memory and disk, and a smaller one that fits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from copal_core.config import Protocol, RunConfig, Windows
+from copal_core.config import Method, Protocol, RunConfig, Windows
 from copal_core.experiment.memory_plan import PROCESS_BYTES, Plan, plan
-from copal_core.experiment.progress import total_cost
-from copal_core.methods.lowrank import LOWRANK
-from copal_core.methods.neurons import NEURONS
-from copal_core.methods.stored_size import structure_share
+from copal_core.experiment.progress import domains_at_once, total_cost
+from copal_core.methods.facts import Shapes, facts_of
+from copal_core.methods.strategies import STRATEGIES
 from copal_core.store.runs import runs_root
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ _EFFICIENCY = 0.55  # of the matrix rate, that blocks reach with attention, norm
 _HIDDEN_COPIES = 3
 _RECORDING = 3e-8  # seconds that measuring and drawing take for each weight and step
 _BATCH_BYTES = 2**28  # of activations at work where the others lie in a file
-_BY_ROWS = ("magnitude", "wanda", "copal")
-_READERS = ("q_proj", "o_proj", "gate_proj", "down_proj")  # one for each input that has a Gram matrix
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Estimate:
 
 
 def estimate(config: RunConfig, description: Description, root: Path | None = None) -> Estimate:
-    """Cost of `config` on the described checkpoint, on this machine."""
+    """Estimate the cost of `config` on the described checkpoint, on this machine."""
     found = _estimate(config, description, root)
     if found.fits:
         return found
@@ -100,7 +97,7 @@ def _estimate(config: RunConfig, description: Description, root: Path | None) ->
 
 
 def minutes(config: RunConfig, description: Description) -> float:
-    """Wall-clock minutes, from the run's tokens and this machine's measured matrix rate."""
+    """Return wall-clock minutes, from the run's tokens and this machine's measured matrix rate."""
     weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
     rate = 100e12 if description.device.startswith("cuda") else matrix_rate()
     computing = total_cost(config) * 2 * weights / (rate * _EFFICIENCY)
@@ -110,76 +107,58 @@ def minutes(config: RunConfig, description: Description) -> float:
 
 
 def memory_bytes(config: RunConfig, description: Description) -> int:
-    """Peak resident bytes: the checkpoint, one block's statistics, the windows' hidden states."""
-    shapes = description.projections
-    largest = max(shapes.values(), key=lambda shape: shape[1])[1]
-    block = sum(out * columns for out, columns in shapes.values())
-    # by rows: one projection's scores at a time beside the statistics and the masks; else updated weights too
-    by_rows = all(method.name in _BY_ROWS for method in config.methods)
-    widest = max(out * columns for out, columns in shapes.values())
-    statistics = 4 * block * 3 if not by_rows else 4 * block + block + 3 * 4 * widest
-    gram = 4 * sum(shapes[name][1] ** 2 for name in _READERS)
-    joint = {method.name for method in config.methods if method.strategy == "joint"}
-    if "copal" in joint:  # the statistics of every domain so far are there together
-        statistics += 4 * block * len(config.domains)
-    if joint & {"sparsegpt", *LOWRANK.names()} - {"svd"}:
-        statistics += gram * (len(config.domains) - 1)
-    if any(method.name == "sparsegpt" for method in config.methods):
-        statistics += 4 * 4 * largest**2
-    if any(method.name in LOWRANK.names() for method in config.methods):
-        # measured: double-precision copies of the Gram matrix, its factor, W L and what its decomposition needs
-        layer = 8 * max(2 * columns**2 + 7 * out * columns for out, columns in shapes.values())
-        statistics += 2 * gram + layer
-    neurons = shapes["down_proj"][1] if "down_proj" in shapes else largest
-    if any(method.name == "mutual-information" for method in config.methods):
-        statistics += 3 * 2 * 4 * neurons**2  # two Gram matrices: of this step, remembered, and their sum
+    """Return the peak of resident bytes: the checkpoint, one block at work, the windows' hidden states."""
+    shapes, steps = description.projections, len(config.domains)
+    block = max(_block_bytes(method, steps, shapes) for method in config.methods)
     found = plan(config, description)
     batch = min(_BATCH_BYTES, found.activations)
     hidden = batch if found.activations_on_disk else found.activations * _HIDDEN_COPIES
-    return int(found.weights + statistics + hidden + PROCESS_BYTES)
+    return int(found.weights + block + hidden + PROCESS_BYTES)
+
+
+def _block_bytes(method: Method, steps: int, shapes: Shapes) -> int:
+    """Return the bytes that compressing one block takes at the last step: statistics, scores, masks, new weights."""
+    facts, strategy = facts_of(method.name), STRATEGIES.get(method.strategy)
+    weights = sum(out * columns for out, columns in shapes.values())
+    widest = max(out * columns for out, columns in shapes.values())
+    # statistics of every domain whose text is read, and what is made of them
+    groups = facts.gathered_bytes(shapes)
+    domains = domains_at_once(method, steps)
+    statistics = sum(groups.values()) * (domains + 1 if domains > 1 else 1)
+    if strategy.remembers and steps > 1:  # one group's memory is read, and the sum made, at a time
+        statistics += 2 * max(groups.values())
+    square, whole = facts.workspace
+    workspace = max(square * columns**2 + whole * out * columns for out, columns in shapes.values())
+    if facts.by_row:
+        # one projection's scores at a time beside the masks; the masked copy of the block comes after the statistics
+        return max(statistics, 4 * weights) + weights + 3 * 4 * widest + workspace
+    return statistics + 3 * 4 * weights + workspace
 
 
 def disk_bytes(config: RunConfig, description: Description) -> int:
-    """Bytes the run's folder will hold: masks, maps, memory of past domains, updated weights."""
-    weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
-    tile = config.protocol.map_size**2 * 6
-    layers = len(description.projections) * description.blocks
-    shape_down = description.projections.get("down_proj", (0, 0))
-    total = 0.0
-    for method in config.methods:
-        each = weights / 8 + layers * (tile + 2048)
-        if method.name in NEURONS.names():
-            each = 2048 * description.blocks  # which neurons are left
-            if method.name == "mutual-information":
-                each += 0.4 * description.blocks * shape_down[0] * shape_down[1]  # columns that took over
-        if method.name in LOWRANK.names():
-            each += 2 * weights * structure_share(config.structure)  # factors of 16 bits
-        if method.name == "sparsegpt":
-            each += 4 * weights * (1 - config.structure.removed)
-        total += each * len(config.domains)
-    return int(total) + remembered_bytes(config, description)
+    """Return the bytes that the run's folder will hold: results of all steps, and the memory of past domains."""
+    block = sum(
+        facts_of(method.name).stored_bytes(
+            description.projections, config.structure, config.protocol.map_size
+        )
+        for method in config.methods
+    )
+    return int(block * description.blocks * len(config.domains)) + remembered_bytes(config, description)
 
 
 def remembered_bytes(config: RunConfig, description: Description) -> int:
-    """Bytes of the statistics of past domains that the run's methods keep, all steps together."""
-    weights = sum(out * columns for out, columns in description.projections.values()) * description.blocks
-    inputs = {columns for _, columns in description.projections.values()}
-    gram = 4 * description.blocks * (2 * min(inputs) ** 2 + min(inputs) ** 2 + max(inputs) ** 2)
-    neurons = description.projections.get("down_proj", (0, 0))[1]
-    remembered = {
-        "copal": 4 * weights,
-        "sparsegpt": gram,
-        **dict.fromkeys(LOWRANK.names(), gram),
-        "svd": 0,
-        "mutual-information": 2 * 4 * description.blocks * neurons**2,
-    }
-    found = [remembered.get(method.name, 0) for method in config.methods if method.strategy == "accumulate"]
-    return sum(found) * len(config.domains)
+    """Return the bytes of the statistics of past domains that the run's methods keep, all steps together."""
+    block = sum(
+        sum(facts_of(method.name).gathered_bytes(description.projections).values())
+        for method in config.methods
+        if STRATEGIES.get(method.strategy).remembers
+    )
+    return block * description.blocks * len(config.domains)
 
 
 @lru_cache(maxsize=1)
 def matrix_rate() -> float:
-    """Multiply-add operations per second (two for each pair) of a float32 matrix product here, measured once."""
+    """Return multiply-add operations per second (two for each pair) of a float32 matrix product here, measured once."""
     import time
 
     import numpy as np

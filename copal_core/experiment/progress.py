@@ -6,39 +6,38 @@ import time
 from collections.abc import Iterator
 
 from copal_core.config import Method, RunConfig
+from copal_core.methods.facts import facts_of
+from copal_core.methods.strategies import STRATEGIES
 
-# Cost of calibrating and pruning, in bare forward passes of the blocks over the calibration windows
-# (pruned propagation); measured by benchmarks/calibration.py.
-CALIBRATION_COST = {"magnitude": 0.2, "wanda": 2.1, "copal": 3.0, "sparsegpt": 5.0}
-CALIBRATION_COST |= {"svd": 4.0, "whitened-svd": 9.0, "plrd": 12.0, "basel": 9.0, "hybrid": 12.0}
-CALIBRATION_COST |= {"mutual-information": 5.0, "copal-neurons": 3.5}
-CALIBRATION_COST |= {"magnitude-neurons": 0.2, "random-neurons": 0.2}
-_OTHER = 3.0
 # the time left is told once this share of the whole, or these seconds of work, have shown the pace
 _SHARE_TO_TELL, _SECONDS_TO_TELL, _SECONDS_AT_LEAST = 0.05, 15.0, 1.0
 
 
 def step_cost(config: RunConfig, method: Method, step: int) -> tuple[float, float]:
-    """Tokens' worth of forward passes of one step: (calibrate and prune, evaluate)."""
-    seen = step if method.strategy == "joint" else 1
-    calibrate = CALIBRATION_COST.get(method.name, _OTHER) * config.protocol.calibration.tokens * seen
-    return float(calibrate), float(evaluation_cost(config))
+    """Return the cost of one step, in tokens of forward passes: (calibrate and compress, evaluate)."""
+    tokens = config.protocol.calibration.tokens * domains_at_once(method, step)
+    return facts_of(method.name).cost * tokens, evaluation_cost(config)
+
+
+def domains_at_once(method: Method, step: int) -> int:
+    """Return of how many domains the text is calibrated on at `step`."""
+    return len(STRATEGIES.get(method.strategy)().domains(step))
 
 
 def evaluation_cost(config: RunConfig) -> float:
-    """Evaluating one model on every domain, in tokens; the head's share included."""
+    """Return the cost of evaluating one model on every domain, in tokens; the head's share included."""
     return 1.3 * config.protocol.evaluation.tokens * len(config.domains)
 
 
 def total_cost(config: RunConfig) -> float:
-    """The whole run, in tokens through the blocks."""
+    """Return the cost of the whole run, in tokens through the blocks."""
     return evaluation_cost(config) + sum(
         sum(step_cost(config, method, step)) for method, step in steps(config)
     )
 
 
 def steps(config: RunConfig) -> Iterator[tuple[Method, int]]:
-    """(method, step) in the order in which a run computes them."""
+    """Yield (method, step) in the order in which a run computes them."""
     for step in range(1, len(config.domains) + 1):
         for method in config.methods:
             yield method, step

@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from copal_core.analysis.results import result_of
 from copal_core.checkpoints import Checkpoint, devices, locate
 from copal_core.checkpoints.backbone import Backbone, linears
-from copal_core.checkpoints.layout import module_name
-from copal_core.checkpoints.writer import write_checkpoint
-from copal_core.compression.restore import variant
+from copal_core.compression.restore import artifact_of, variant
 from copal_core.config import Method
 from copal_core.errors import RunError
-from copal_core.methods.neuron_removal import width_after, without_neurons
+from copal_core.methods.facts import facts_of
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
@@ -37,9 +35,8 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     device, dtype, _ = devices.choose("cpu", store.info["checkpoint"].get("dtype", "auto"))
     backbone = Backbone(checkpoint.folder, device, dtype)
     with files.making(out) as temporary:
-        _write_weights(store, method, step, backbone, temporary)
+        artifact_of(method).export(store, method, step, backbone, temporary)
         checkpoint.tokenizer().save_pretrained(temporary)
-        _write_factors(store, method, step, temporary)
         (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
     return out
 
@@ -83,51 +80,9 @@ def _check(store: RunStore, method: str, step: int) -> None:
     last = store.info.get("checkpoint", {}).get("blocks", 1) - 1
     if store.recorded:
         raise RunError("a recorded run keeps no masks; start a run of your own to export from it")
-    if not any(store.has_arrays(kind, method, step, last) for kind in ("masks", "factors", "neurons")):
-        raise RunError(
-            f"run '{store.id}' holds no masks, factors or neurons of {method} at step {step}; finish the run first"
-        )
-
-
-def _write_weights(store: RunStore, method: str, step: int, backbone: Backbone, folder: Path) -> None:
-    # masks leave the stored numbers as they are or remove them; other methods compute new ones
-    computed = any(store.has_arrays(kind, method, step, 0) for kind in ("weights", "factors", "neurons"))
-    weights_of = variant(store, method, step)
-    kept = kept_neurons(store, method, step)
-    if not kept:
-        write_checkpoint(backbone, folder, weights_of, lossless=not computed)
-        return
-    width = width_after(kept)
-
-    def taken_out(index: int, block: nn.Module) -> dict[str, Tensor]:
-        return without_neurons(block, weights_of(index, block), kept[index], width)
-
-    write_checkpoint(backbone, folder, taken_out, lossless=False, intermediate_size=width)
-
-
-def kept_neurons(store: RunStore, method: str, step: int) -> list[Tensor]:
-    """(d_ff,) bool for each block after `step` of a neuron method; empty for another method."""
-    blocks = range(store.info["checkpoint"]["blocks"])
-    if not store.has_arrays("neurons", method, step, len(blocks) - 1):
-        return []
-    return [torch.from_numpy(store.arrays("neurons", method, step, block)["kept"]) for block in blocks]
-
-
-def _write_factors(store: RunStore, method: str, step: int, folder: Path) -> None:
-    """factors/factors.safetensors, where the method has any: the model loaded from `folder` runs with them by
-
-    install(model, load_file("factors/factors.safetensors")), with `install` of copal_core.methods.factored.modules.
-    """
-    found: files.Arrays = {}
-    for block in range(store.info["checkpoint"]["blocks"]):
-        if store.has_arrays("factors", method, step, block):
-            arrays = store.arrays("factors", method, step, block)
-            for key, array in arrays.items():
-                projection, _, side = key.partition(".")
-                if side:  # an empty entry stands for a block without factors
-                    found[f"{module_name(block, projection)}.{side}"] = array
-    if found:
-        files.write_arrays(folder / "factors" / "factors.safetensors", found)
+    kind = facts_of(Method.parse(method).name).artifact
+    if not store.has_arrays(kind, method, step, last):
+        raise RunError(f"run '{store.id}' holds no {kind} of {method} at step {step}; finish the run first")
 
 
 def _card(store: RunStore, method: str, step: int) -> str:
@@ -138,7 +93,7 @@ def _card(store: RunStore, method: str, step: int) -> str:
         f"# {store.config.checkpoint}, compressed by {method}",
         "",
         f"{done_by(store, method, step)}; after step {step} of the domains {', '.join(store.domains)}.",
-        _on_disk(store, method, step),
+        artifact_of(method).on_disk,
         f"Protocol: {store.protocol_stamp()}.",
         "",
         "| domain | dense perplexity | perplexity |",
@@ -157,21 +112,6 @@ def _card(store: RunStore, method: str, step: int) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _on_disk(store: RunStore, method: str, step: int) -> str:
-    if store.has_arrays("neurons", method, step, 0):
-        return (
-            "The removed neurons are taken out: the feed-forward layers are smaller, and as dense as before."
-        )
-    if store.has_arrays("factors", method, step, 0):
-        return (
-            "Factors are multiplied out and removed weights are zeros, in dense matrices: the files are as large as "
-            "before, and no faster to run. The factors are in `factors/`, where there are any."
-        )
-    return (
-        "Removed weights are zeros in dense matrices: the files are as large as before, and no faster to run."
-    )
 
 
 def _number(value: float | None) -> str:

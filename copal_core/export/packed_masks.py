@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from copal_core.config import Method
 from copal_core.errors import RunError
 from copal_core.export.tables import write_zip
+from copal_core.methods.facts import facts_of
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
@@ -39,13 +41,13 @@ def weight_name(block: int, projection: str) -> str:
 
 
 def why_no_masks(store: RunStore, method: str, step: int) -> str:
-    """Why there are none to download, in words; empty when there are."""
+    """Say why there are no masks to download; empty when there are."""
     if store.recorded:
         return "A recorded run keeps no masks; start a run of your own."
     blocks = store.info.get("checkpoint", {}).get("blocks", 0)
-    if store.has_arrays("neurons", method, step, 0):
+    kind = facts_of(Method.parse(method).name).artifact
+    if kind == "neurons":
         return f"{method} removes neurons and makes no masks; export its checkpoint instead."
-    kind = "factors" if store.has_arrays("factors", method, step, 0) else "masks"
     if not blocks or not store.has_arrays(kind, method, step, blocks - 1):
         return f"{method} has not finished step {step}."
     if not _masked_blocks(store, method, step):

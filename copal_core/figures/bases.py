@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from copal_core.figures.numbers import percent
-from copal_core.figures.template import DENSE_COLOUR, LOWRANK_COLOURS, figure
+from copal_core.figures.template import DENSE_COLOUR, figure, method_colour
 
 _DROPPED = "#D55E00"
 
@@ -36,7 +36,7 @@ def bases_figure(table: pd.DataFrame) -> go.Figure:
         ),
         go.Scatter(
             x=kept["basis"], y=kept["after"], mode="markers", name="relearned", hovertemplate=hover,
-            marker={"color": LOWRANK_COLOURS["basel"], "size": 5},
+            marker={"color": method_colour("basel:none"), "size": 5},
         ),
         go.Scatter(
             x=dropped["basis"], y=dropped["before"], mode="markers", name="dropped", hovertemplate=hover,

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from copal_core.config import RunConfig
 from copal_core.figures.numbers import compact, count, percent
 from copal_core.figures.template import (
-    NEURON_COLOURS,
     SEQUENTIAL,
     figure,
     label,
@@ -24,6 +23,7 @@ from copal_core.figures.template import (
     method_dash,
     percent_ticks,
 )
+from copal_core.methods.facts import facts_of
 
 RANDOM = "random-neurons"
 
@@ -66,7 +66,7 @@ def pair_figure(pair: Mapping[str, Any]) -> go.Figure:
         x=pair["x"],
         y=pair["y"],
         mode="markers",
-        marker={"size": 5, "opacity": 0.55, "color": NEURON_COLOURS["mutual-information"]},
+        marker={"size": 5, "opacity": 0.55, "color": method_colour("mutual-information:none")},
         hovertemplate="%{x:.3g}, %{y:.3g}<extra></extra>",
     )
     axis = {"fixedrange": True, "nticks": 5, "tickformat": ".2~g"}
@@ -90,7 +90,7 @@ def share_table(
     """Return method (without its share), share, domain and perplexity after `step`, for neuron selectors."""
     rows = []
     for method in config.methods:
-        if "share" not in method.options and method.name not in NEURON_COLOURS:
+        if "share" not in method.options and facts_of(method.name).artifact != "neurons":
             continue
         share = float(method.options.get("share", 0.1))
         rest = {key: value for key, value in method.options.items() if key != "share"}

@@ -12,7 +12,7 @@ from copal_core.analysis.results import perplexity_matrix
 from copal_core.config import RunConfig
 from copal_core.figures.numbers import compact, percent
 from copal_core.figures.template import (
-    LOWRANK_COLOURS,
+    factorises,
     figure,
     label,
     level,
@@ -86,7 +86,7 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
     for method, part in points.groupby("method", sort=False):
         part = part.sort_values("share")
         name = str(method)
-        dash = method_dash(name) if ":" in name else "dash" if _plain(name) in LOWRANK_COLOURS else "solid"
+        dash = method_dash(name) if ":" in name else "dash" if factorises(name) else "solid"
         traces.append(
             go.Scatter(
                 x=part["share"],
@@ -94,7 +94,7 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
                 mode="lines+markers",
                 name=label(name),
                 line={"color": method_colour(name if ":" in name else f"{name}:none"), "dash": dash},
-                marker={"size": 9, "symbol": "square" if _plain(name) in LOWRANK_COLOURS else "circle"},
+                marker={"size": 9, "symbol": "square" if factorises(name) else "circle"},
                 customdata=[
                     f"{percent(row.share)} of the bytes: {compact(row.perplexity)}"
                     for row in part.itertuples()
@@ -124,7 +124,3 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
 def _range(points: pd.DataFrame) -> tuple[float, float]:
     low = float(points["share"].min()) if len(points) else 0.5
     return max(0.0, low - 0.06), 1.02
-
-
-def _plain(method: str) -> str:
-    return method.partition(":")[0].partition("[")[0]

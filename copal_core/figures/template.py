@@ -1,4 +1,4 @@
-"""How every figure looks: one plotly template, one colour a criterion, one dash a strategy.
+"""How every figure looks: one plotly template, one colour a method and one dash a strategy, as their classes say.
 
 Backgrounds are transparent and fonts inherited, so that the same figure serves a light and a dark page.
 Categories follow Okabe and Ito's palette, sequential scales cividis; both stay distinct for colour-blind readers.
@@ -6,8 +6,11 @@ Categories follow Okabe and Ito's palette, sequential scales cividis; both stay 
 
 from __future__ import annotations
 
+import colorsys
 import html
 import math
+import re
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,19 +20,13 @@ import plotly.io as pio
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError
 from copal_core.figures.numbers import compact, percent, power
+from copal_core.methods.facts import facts_of
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.methods.strategy import Strategy
 
 NAME = "copal"
-CRITERION_COLOURS = {"copal": "#D55E00", "wanda": "#0072B2", "sparsegpt": "#009E73", "magnitude": "#CC79A7"}
-LOWRANK_COLOURS = {
-    "svd": "#8C6BB1", "whitened-svd": "#E69F00", "basel": "#56B4E9", "plrd": "#6B8E23", "hybrid": "#9C8F00",
-    "basel-whitened": "#7F4F24",
-}  # fmt: skip
-NEURON_COLOURS = {
-    "mutual-information": "#3E9C4F", "copal-neurons": "#E0607E", "magnitude-neurons": "#A97BC9",
-    "random-neurons": "#A6761D",
-}  # fmt: skip
-SPARE_COLOURS = ("#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
-STRATEGY_DASHES = {"accumulate": "solid", "restart": "dash", "sequential": "dot", "joint": "dashdot"}
+COLOURWAY = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
+_VARIANTS = {"basel-whitened": "#7F4F24"}  # of one method, drawn beside it
 _STROKES = {  # plotly's dashes as SVG has them
     "solid": "", "dash": "9 5", "dot": "2 4", "longdash": "13 5", "dashdot": "9 4 2 4", "longdashdot": "13 4 2 4",
 }  # fmt: skip
@@ -62,7 +59,7 @@ def _template() -> go.layout.Template:
         layout={
             "paper_bgcolor": CLEAR,
             "plot_bgcolor": CLEAR,
-            "colorway": [*CRITERION_COLOURS.values(), *SPARE_COLOURS],
+            "colorway": list(COLOURWAY),
             "margin": _MARGIN,
             "xaxis": {**axis, "showgrid": False},
             "yaxis": axis,
@@ -130,17 +127,34 @@ def label(text: object) -> str:
 
 
 def method_colour(method: str) -> str:
-    """The method's colour, the same on every page; unknown ones get a spare one by name."""
+    """Return the method's colour, the same on every page; one that states none has a colour that its name decides."""
     if method == "dense":
         return DENSE_COLOUR
     name = _parts(method)[0]
-    known = {**CRITERION_COLOURS, **LOWRANK_COLOURS, **NEURON_COLOURS}
-    return known.get(name) or SPARE_COLOURS[sum(name.encode()) % len(SPARE_COLOURS)]
+    return _VARIANTS.get(name) or facts_of(name).colour or _colour_of(name)
+
+
+def _colour_of(name: str) -> str:
+    """Return a colour of middling lightness whose hue, lightness and saturation follow from the name."""
+    code = zlib.crc32(name.encode())
+    hue, lightness, saturation = (
+        code % 360 / 360,
+        0.40 + code // 360 % 16 / 100,
+        0.45 + code // 5760 % 16 / 100,
+    )
+    return "#" + "".join(
+        f"{round(255 * part):02X}" for part in colorsys.hls_to_rgb(hue, lightness, saturation)
+    )
+
+
+def factorises(method: str) -> bool:
+    """Tell whether a method leaves factors of low rank, and no masks."""
+    return facts_of(re.split(r":|\[|-whitened", method)[0]).artifact == "factors"
 
 
 def method_dash(method: str) -> str:
-    """The strategy's dash, the same on every page."""
-    return "longdash" if method == "dense" else STRATEGY_DASHES.get(_parts(method)[1], "longdashdot")
+    """Return the strategy's dash, the same on every page."""
+    return "longdash" if method == "dense" else STRATEGIES.facts(_parts(method)[1], Strategy).dash
 
 
 def swatch(method: str, dash: str = "") -> str:

@@ -1,23 +1,24 @@
-"""What every criterion offers."""
+"""Criteria: importance scores that decide which weights go."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.facts import MaskFacts
 from copal_core.methods.masks import Selection, select
-from copal_core.statistics.accumulators import GroupStatistics, Statistic
+from copal_core.system.registry import Options
 
 if TYPE_CHECKING:
     from copal_core.config import Structure
+    from copal_core.statistics.accumulators import GroupStatistics
 
 _SCORED_AT_ONCE = 4 * 2**20  # weights; a score takes several times their bytes while it is computed
 
@@ -38,20 +39,51 @@ class Pruned:
     warnings: Mapping[str, str]
 
 
-class Criterion(ABC):
-    """An importance score; larger means keep. Options are the fields of the dataclass."""
+class Removal(Protocol):
+    """Removes weights of one layer at many sparsities at once, within rows."""
 
-    name: ClassVar[str]
-    updates_weights: ClassVar[bool] = False
-    by_row: ClassVar[bool] = True  # a row's scores depend on its weights, its statistics and the input alone
+    def __call__(self, counts: Sequence[int], group: int = 0, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Return the change W − Ŵ (counts, rows, in) when so many weights of each row go.
 
-    @abstractmethod
-    def statistics(self) -> tuple[Statistic, ...]:
-        """What calibration must gather."""
+        Args:
+            counts: weights that go from each row, one number a result.
+            group: columns of an N:M group, in each of which an equal share goes; 0: anywhere in the row.
+            rows: of the layer that are asked for; all by default.
+        """
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A `Removal` by scores alone. weight, scores: (out, in)."""
+
+    weight: Tensor
+    scores: Tensor
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """(out, in) int32: how many weights of the row go before this one; ties by index."""
+        order = self.scores.argsort(dim=1, stable=True)
+        ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        return torch.empty_like(order).scatter_(1, order, ranks).int()
+
+    def __call__(self, counts: Sequence[int], group: int = 0, rows: Tensor | slice = slice(None)) -> Tensor:
+        from copal_core.config import Structure
+
+        weight = self.weight[rows]  # (rows, in)
+        if not group:
+            place = self._place[rows]
+            return torch.stack([weight * (place < count) for count in counts])
+        keeps = [group - count * group // weight.shape[1] for count in counts]
+        patterns = [Structure(kind="n:m", keep=keep, group_size=group) for keep in keeps]
+        return torch.stack([weight * ~select(self.scores[rows], pattern).kept for pattern in patterns])
+
+
+class Criterion(MaskFacts, ABC):
+    """An importance score; larger means keep. Options are the fields of the dataclass, facts its class attributes."""
 
     @abstractmethod
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
-        """Importance of every weight.
+        """Return the importance of every weight.
 
         weight: (out, in), any float dtype; where `by_row`, some rows of a layer and no more, else the projections
         that read one input stacked along `out`. Returns the same shape, float32, >= 0.
@@ -82,23 +114,14 @@ class Criterion(ABC):
             scores[start:stop] = self.score(weight[start:stop], statistics.rows(slice(start, stop)))
         return scores
 
+    def removal(self, weight: Tensor, statistics: GroupStatistics) -> Removal:
+        """Return what removes any number of one layer's weights; to be overridden where weights are updated.
 
-def build_criterion(name: str, options: Mapping[str, str | float | bool]) -> Criterion:
-    """The criterion `name` with its options. Raises InvalidValueError for an unknown name or option."""
-    cls = CRITERIA.get(name)
-    check_options("criterion", name, cls, options)
-    return cls(**options)
+        weight: (out, in) float32. statistics: of these rows.
+        """
+        return Ranking(weight, self.score(weight, statistics))
 
 
-def check_options(kind: str, name: str, cls: type, options: Mapping[str, str | float | bool]) -> None:
-    """Raises InvalidValueError for an option that is no field of the dataclass `cls`, or of another type."""
-    known = {field.name: type(field.default) for field in fields(cls)}
-    for option, value in options.items():
-        if option not in known:
-            offered = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise InvalidValueError(f"{kind} '{name}' has no option '{option}'; {offered}")
-        if type(value) is not known[option] or (isinstance(value, float) and not math.isfinite(value)):
-            wanted = {float: "a number", str: "a word", bool: "true or false"}.get(
-                known[option], "another value"
-            )
-            raise InvalidValueError(f"option '{option}' of {kind} '{name}' is {wanted}, got '{value}'")
+def build_criterion(name: str, options: Options) -> Criterion:
+    """Return the criterion `name` with its options. Raises InvalidValueError for an unknown name or option."""
+    return CRITERIA.build(name, options)

@@ -1,11 +1,11 @@
-"""What every decomposition offers."""
+"""Decompositions: two small factors in place of a weight."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from torch import Tensor
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.criterion import check_options
+from copal_core.methods.facts import FactorFacts
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
+from copal_core.system.registry import Options
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Member, Workshop
@@ -93,18 +94,20 @@ class Choice:
     alternative_error: float | None = None
 
 
-class Decomposition(ABC):
-    """Two small factors in place of a weight. Options are the fields of the dataclass.
+@dataclass(frozen=True)
+class Decomposition(FactorFacts, ABC):
+    """Two small factors in place of a weight. Options are the fields of the dataclass, facts its class attributes.
 
     keep: share of the dense bytes that may be stored; 0 stands for what the run's structure leaves.
     """
 
-    name: ClassVar[str]
-    keep: float
+    keep: float = 0.0
 
-    @abstractmethod
-    def statistics(self) -> tuple[Statistic, ...]:
-        """What calibration must gather."""
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep <= 1:
+            raise InvalidValueError(
+                f"keep = {self.keep} is not a share of the stored bytes; use 0 < keep <= 1, such as 0.8"
+            )
 
     @abstractmethod
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
@@ -145,14 +148,6 @@ class Decomposition(ABC):
         return self.keep or stored_size.structure_share(structure)
 
 
-def check_keep(keep: float) -> None:
-    """Raises InvalidValueError unless `keep` is 0 (as the structure) or a share."""
-    if not 0 <= keep <= 1:
-        raise InvalidValueError(
-            f"keep = {keep} is not a share of the stored bytes; use 0 < keep <= 1, such as 0.8"
-        )
-
-
 def check_rank(weight: Tensor, rank: int) -> None:
     """Raises InvalidValueError unless 1 <= rank <= min(out, in)."""
     if not 1 <= rank <= min(weight.shape):
@@ -161,11 +156,9 @@ def check_rank(weight: Tensor, rank: int) -> None:
         )
 
 
-def build_decomposition(name: str, options: Mapping[str, str | float | bool]) -> Decomposition:
-    """The decomposition `name` with its options. Raises InvalidValueError for an unknown name or option."""
-    cls = LOWRANK.get(name)
-    check_options("decomposition", name, cls, options)
-    return cls(**options)
+def build_decomposition(name: str, options: Options) -> Decomposition:
+    """Return the decomposition `name` with its options. Raises InvalidValueError for an unknown name or option."""
+    return LOWRANK.build(name, options)
 
 
 def relative_error(weight: Tensor, approximation: Tensor, gram: Tensor) -> float:

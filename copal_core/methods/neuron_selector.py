@@ -1,4 +1,4 @@
-"""What every neuron selector offers.
+"""Neuron selectors: which hidden neurons of a block go.
 
 A hidden neuron k of a block is row k of gate and up and column k of down. Removing it is exact where its column
 of down is zero, so that a block with fewer neurons and one with zeroed neurons compute the same.
@@ -9,15 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
-from copal_core.methods.criterion import check_options
+from copal_core.methods.facts import NeuronFacts
 from copal_core.methods.neurons import NEURONS
-from copal_core.statistics.accumulators import BlockStatistics, Statistic
+from copal_core.statistics.accumulators import BlockStatistics
+from copal_core.system.registry import Options
 
 NO_TWIN = -1
 
@@ -39,18 +39,20 @@ class Selection:
     warnings: Mapping[str, str] = field(default_factory=dict)
 
 
-class NeuronSelector(ABC):
-    """Chooses neurons of one block. Options are the fields of the dataclass.
+@dataclass(frozen=True)
+class NeuronSelector(NeuronFacts, ABC):
+    """Chooses neurons of one block. Options are the fields of the dataclass, facts its class attributes.
 
     share: of the block's hidden neurons that go, the same number in every block.
     """
 
-    name: ClassVar[str]
-    share: float
+    share: float = 0.1
 
-    @abstractmethod
-    def statistics(self) -> tuple[Statistic, ...]:
-        """What calibration must gather."""
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise InvalidValueError(
+                f"share = {self.share} is not a share of the neurons to remove; use 0 <= share < 1, such as 0.1"
+            )
 
     @abstractmethod
     def select(
@@ -65,14 +67,6 @@ class NeuronSelector(ABC):
 def count_of(share: float, neurons: int) -> int:
     """How many of `neurons` a share is, to the nearest whole number; at least one stays."""
     return min(neurons - 1, round(share * neurons))
-
-
-def check_share(share: float) -> None:
-    """Raises InvalidValueError unless 0 <= share < 1."""
-    if not 0 <= share < 1:
-        raise InvalidValueError(
-            f"share = {share} is not a share of the neurons to remove; use 0 <= share < 1, such as 0.1"
-        )
 
 
 def gone_already(weights: Mapping[str, Tensor]) -> Tensor:
@@ -127,8 +121,6 @@ def _folds(selection: Selection) -> Sequence[tuple[int, int, float]]:
     return [(gone, twin, factor) for gone, twin, factor in triples if twin != NO_TWIN and factor]
 
 
-def build_selector(name: str, options: Mapping[str, str | float | bool]) -> NeuronSelector:
-    """The selector `name` with its options. Raises InvalidValueError for an unknown name or option."""
-    cls = NEURONS.get(name)
-    check_options("neuron selector", name, cls, options)
-    return cls(**options)
+def build_selector(name: str, options: Options) -> NeuronSelector:
+    """Return the selector `name` with its options. Raises InvalidValueError for an unknown name or option."""
+    return NEURONS.build(name, options)

@@ -1,4 +1,4 @@
-"""What every strategy decides: the text a step may see, the weights it starts from, what it remembers."""
+"""Strategies: the text a step may see, the weights it starts from, what it remembers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Strategy(ABC):
     name: ClassVar[str]
     starts_from_pruned: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
+    dash: ClassVar[str] = "longdashdot"  # of its lines in every figure
 
     def domains(self, step: int) -> list[int]:
         """The domains whose text is calibrated on at `step`; the newest comes last."""

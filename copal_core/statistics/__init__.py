@@ -1,1 +1,1 @@
-"""Sums over tokens: what calibration gathers of a block, and how it is gathered and kept."""
+"""Additive sums over tokens that a calibration pass gathers, by hooks, one block at a time."""

@@ -1,5 +1,8 @@
 """Additive statistics of an input group: the projections that read the same input X (tokens, in).
 
+What a statistic is called, where it is gathered and how large its total is can be asked without torch, which only its
+computation imports: an estimate of a run's memory needs no more.
+
 The projections of a group are treated as one tall layer: their weights and outputs are stacked along
 `out`, in the order of `GROUPS`, so that everything that depends on X alone is computed once.
 """
@@ -10,25 +13,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from copal_core.errors import InvalidValueError
 from copal_core.system.precision import add_product, factor_dtype
 
-_PER_OUTPUT: set[str] = set()  # names of the statistics that say so of themselves
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+STATISTICS: dict[str, type[Statistic]] = {}  # every statistic by its class's name, as methods ask for it
+_PER_OUTPUT: set[str] = set()  # names of the totals that have one row for each output
 
 
 class Statistic(ABC):
     """One additive quantity; `update` adds a batch of tokens to its running total.
 
-    groups: the input groups at which it is gathered; None: all. per_output: whether its total has one row for each
+    shape: of its total, in words: "in" (inputs), "out" (stacked outputs), "neurons" (half of gate's and up's outputs).
+    groups: the input groups at which it is gathered; None: all. per_output: its total has one row for each
     stacked output; otherwise it belongs to the input alone, and every projection of the group has all of it.
     """
 
     name: ClassVar[str]
+    shape: ClassVar[tuple[str, ...]]
     groups: ClassVar[tuple[str, ...] | None] = None
     per_output: ClassVar[bool] = False
     needs_outputs: ClassVar[bool] = False
@@ -36,12 +43,21 @@ class Statistic(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        STATISTICS[cls.__name__] = cls
         if cls.per_output:
             _PER_OUTPUT.add(cls.name)
 
-    @abstractmethod
+    @classmethod
+    def size(cls, rows: int, columns: int) -> tuple[int, ...]:
+        """Return the total's shape in numbers, for a group with `rows` stacked outputs and `columns` inputs."""
+        sizes = {"in": columns, "out": rows, "neurons": rows // 2}
+        return tuple(sizes[dimension] for dimension in cls.shape)
+
     def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """The empty total of a group with `rows` stacked outputs and `columns` inputs, float32."""
+        """Return the empty total of a group with `rows` stacked outputs and `columns` inputs, float32."""
+        import torch
+
+        return torch.zeros(self.size(rows, columns), device=device)
 
     @abstractmethod
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
@@ -61,11 +77,11 @@ class InputSquareSum(Statistic):
     """Σ x², (in,): the squared norm of every input feature (Wanda)."""
 
     name: ClassVar[str] = "input_square_sum"
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(columns, device=device)
+    shape: ClassVar[tuple[str, ...]] = ("in",)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        import torch
+
         total += torch.linalg.vector_norm(inputs.float(), dim=0).square()
 
 
@@ -74,9 +90,7 @@ class InputGram(Statistic):
     """XᵀX, (in, in), for SparseGPT, whitened decompositions and output errors."""
 
     name: ClassVar[str] = "input_gram"
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(columns, columns, device=device)
+    shape: ClassVar[tuple[str, ...]] = ("in", "in")
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         x = inputs.to(factor_dtype(inputs))
@@ -88,11 +102,9 @@ class AbsoluteCoupling(Statistic):
     """|Y|ᵀ|X|, (out, in): how strongly each output and each input are active together (COPAL)."""
 
     name: ClassVar[str] = "absolute_coupling"
+    shape: ClassVar[tuple[str, ...]] = ("out", "in")
     per_output: ClassVar[bool] = True
     needs_outputs: ClassVar[bool] = True
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(rows, columns, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         add_product(total, stacked_abs(outputs), inputs.to(factor_dtype(inputs)).abs())
@@ -100,6 +112,8 @@ class AbsoluteCoupling(Statistic):
 
 def stacked_abs(outputs: Sequence[Tensor]) -> Tensor:
     """|Y| of a group's projections side by side: (tokens, Σ out), to be multiplied with `add_product`."""
+    import torch
+
     first = outputs[0]
     columns = sum(y.shape[1] for y in outputs)
     stacked = torch.empty(first.shape[0], columns, device=first.device, dtype=factor_dtype(first))
@@ -164,6 +178,8 @@ class BlockStatistics:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Flat names, for a file: 'group.statistic' and 'group.tokens'."""
+        import torch
+
         flat: dict[str, Tensor] = {}
         for name, group in self.groups.items():
             flat[f"{name}.tokens"] = torch.tensor(group.tokens)

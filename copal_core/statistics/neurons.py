@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from copal_core.errors import InvalidValueError
 from copal_core.statistics.accumulators import InputGram, InputSquareSum, Statistic, stacked_abs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RANKED_TOGETHER = 1024  # tokens
 _COLUMNS_AT_ONCE = 2048  # sorted at once, which bounds the working memory of a wide layer
@@ -31,6 +31,8 @@ def normal_scores(values: Tensor) -> Tensor:
     Returns:
         (n, columns) float32.
     """
+    import torch
+
     tokens = values.shape[0]
     ordered, order = values.float().sort(dim=0)
     # mean rank of a run of equal values: (first position + last position) / 2 + 1, from 1 to n
@@ -58,12 +60,12 @@ class NormalScoreGram(Statistic):
     """
 
     name: ClassVar[str] = "normal_score_gram"
+    shape: ClassVar[tuple[str, ...]] = ("in", "in")
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)
 
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(columns, columns, device=device)
-
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
+        import torch
+
         for chunk in inputs.split(RANKED_TOGETHER):
             parts = [normal_scores(part) for part in chunk.split(_COLUMNS_AT_ONCE, dim=1)]
             scores = torch.cat(parts, dim=1)  # (tokens, d_ff)
@@ -90,12 +92,10 @@ class RowSensitivity(Statistic):
     """
 
     name: ClassVar[str] = "row_sensitivity"
+    shape: ClassVar[tuple[str, ...]] = ("neurons",)
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_input",)
     needs_outputs: ClassVar[bool] = True
     needs_weight: ClassVar[bool] = True
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(rows // 2, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         reach = inputs.float().abs() @ _required(weight).abs().T  # (tokens, 2 d_ff)
@@ -108,12 +108,10 @@ class ColumnSensitivity(Statistic):
     """Σ_j |W_jk| Σ_n |y_nj||z_nk|, (d_ff,): COPAL's score of a neuron's column of down."""
 
     name: ClassVar[str] = "column_sensitivity"
+    shape: ClassVar[tuple[str, ...]] = ("in",)
     groups: ClassVar[tuple[str, ...] | None] = ("mlp_output",)
     needs_outputs: ClassVar[bool] = True
     needs_weight: ClassVar[bool] = True
-
-    def zeros(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        return torch.zeros(columns, device=device)
 
     def update(self, total: Tensor, inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor | None) -> None:
         reach = stacked_abs(outputs).float() @ _required(weight).abs()  # (tokens, d_ff)

@@ -1,4 +1,4 @@
-"""What has been gathered of a checkpoint on its domains, so that a page can tell without importing torch.
+"""Statistics that were gathered of a checkpoint on its domains, found without importing torch.
 
 An entry <cache>/statistics/entry-<key>.json is written once the statistics of every layer are complete; the errors of
 all layers are stored beside it once they are compared. The key identifies weights, texts, windows and dtype.
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from copal_core.statistics.library import LayerLibrary
 
 Report = Callable[[str, int, int], None]
-_STATISTICS = ("input_gram", "absolute_coupling")
+HELD = ("InputGram", "AbsoluteCoupling", "InputSquareSum")  # statistics that are there of every layer
+_STATISTICS = ("input_gram", "absolute_coupling")  # files; the squares are the Gram matrix's diagonal
 
 
 @dataclass(frozen=True)

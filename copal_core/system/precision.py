@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-_HALVES = (torch.bfloat16, torch.float16)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Multiply float32 matrices as float32 on a GPU, whatever the process has allowed; restored after."""
+    import torch
+
     products = torch.backends.cuda.matmul
     if not hasattr(products, "fp32_precision"):  # torch before 2.9
         before = products.allow_tf32
@@ -33,7 +35,10 @@ def exact_products() -> Iterator[None]:
 
 def factor_dtype(tensor: Tensor) -> torch.dtype:
     """The number format in which `add_product` multiplies a tensor: its own 16 bits on a GPU, else float32."""
-    return tensor.dtype if tensor.is_cuda and tensor.dtype in _HALVES else torch.float32
+    import torch
+
+    half = tensor.is_cuda and tensor.dtype in (torch.bfloat16, torch.float16)
+    return tensor.dtype if half else torch.float32
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -47,6 +52,8 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         left: (tokens, a).
         right: (tokens, b).
     """
+    import torch
+
     if factor_dtype(left) == factor_dtype(right) != torch.float32:
         total += torch.mm(left.T, right, out_dtype=torch.float32)
     else:

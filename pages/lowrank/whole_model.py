@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from copal_core.analysis.layers import compared
 from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.config import Method, RunConfig, Structure
 from copal_core.errors import CopalError
@@ -33,7 +34,6 @@ METHODS = (
 )
 _PAGE_AGAIN, _CHOSEN = "lowrank-page-again", "evaluated-methods"
 BEST = "best"
-_MASKS, _RANKED = ("copal", "magnitude", "sparsegpt", "wanda"), ("svd", "whitened-svd", "basel")
 
 
 def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int, str]) -> None:
@@ -50,7 +50,7 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
         layer_desk.watch_or_offer("compare", setting, title, words, "Compare all layers")
         return
     left, right = st.columns(2)
-    masks, ranked = ([BEST, *(name for name in names if name in errors)] for names in (_MASKS, _RANKED))
+    masks, ranked = ([BEST, *_measured(errors, names)] for names in (compared.masks(), compared.RANKED))
     with left:
         mask = st.segmented_control("Mask", masks, default=BEST, required=True, key="map-mask")
     with right:
@@ -77,7 +77,7 @@ def preferences(setting: Setting, entry: Entry, share: float, marked: tuple[int,
 def _preference_table(errors: dict[str, Any], mask: str, low: str, share: float) -> pd.DataFrame:
     """block, projection, first (mask's error), second (low rank's), value: log2 of second over first."""
     at = int(np.abs(errors["share"] - share).argmin())
-    first, second = _error(errors, mask, _MASKS, at), _error(errors, low, _RANKED, at)
+    first, second = _error(errors, mask, compared.masks(), at), _error(errors, low, compared.RANKED, at)
     blocks, projections = first.shape
     return pd.DataFrame(
         {
@@ -92,8 +92,12 @@ def _preference_table(errors: dict[str, Any], mask: str, low: str, share: float)
 
 def _error(errors: dict[str, Any], name: str, all_of_kind: tuple[str, ...], at: int) -> Any:
     """(blocks, projections) of one method, or of whichever of its kind loses least in each layer."""
-    names = [one for one in all_of_kind if one in errors] if name == BEST else [name]
+    names = _measured(errors, all_of_kind) if name == BEST else [name]
     return np.maximum(np.min([errors[one][:, :, at] for one in names], axis=0), 1e-12)
+
+
+def _measured(errors: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name in errors]
 
 
 def _errors(entry: Entry) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copal_core.figures.panels import Panel
-from copal_core.figures.template import LOWRANK_COLOURS, swatch
+from copal_core.figures.template import factorises, swatch
 from pages.shared.text import plain
 
 _CONFIG = {
@@ -128,7 +128,7 @@ def method_key(methods: Sequence[str], dense: bool = True) -> None:
 
 def lowrank_key(methods: Sequence[str]) -> None:
     """Draw which colour is which method where no strategy is at work: masks solid, low rank dashed."""
-    dashes = {name: "dash" if name in LOWRANK_COLOURS else "solid" for name in methods}
+    dashes = {name: "dash" if factorises(name) else "solid" for name in methods}
     _key({name: swatch(f"{name}:none", dash) for name, dash in dashes.items()})
 
 

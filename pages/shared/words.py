@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-from functools import cache
-from pathlib import Path
+from typing import Any
 
-import copal_core
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.neurons import NEURONS
+from copal_core.methods.strategies import STRATEGIES
+from copal_core.system.registry import Registry
 
 GLOSSARY = {
     "perplexity": "How surprised the model is by unseen text: exp of the mean loss per token. Lower is better.",
@@ -128,58 +130,30 @@ _STRATEGIES = {
 
 
 def criteria() -> dict[str, tuple[str, str]]:
-    """name -> (label, explanation) of every registered criterion, without importing torch."""
-    known = {name: (name, words) for name, words in registered("methods/criteria", "CRITERIA").items()}
-    return {name: _CRITERIA.get(name, known[name]) for name in _ordered(known, _CRITERIA, reverse=True)}
+    """Return name -> (label, explanation) of every registered criterion, without importing torch."""
+    return _explained(CRITERIA, dict(reversed(_CRITERIA.items())))
 
 
 def decompositions() -> dict[str, tuple[str, str]]:
-    """name -> (label, explanation) of every registered decomposition, without importing torch."""
-    known = {name: (name, words) for name, words in registered("methods/lowrank", "LOWRANK").items()}
-    return {name: _DECOMPOSITIONS.get(name, known[name]) for name in _ordered(known, _DECOMPOSITIONS)}
+    """Return name -> (label, explanation) of every registered decomposition, without importing torch."""
+    return _explained(LOWRANK, _DECOMPOSITIONS)
 
 
 def neuron_selectors() -> dict[str, tuple[str, str]]:
-    """name -> (label, explanation) of every registered neuron selector, without importing torch."""
-    known = {name: (name, words) for name, words in registered("methods/neurons", "NEURONS").items()}
-    return {name: _NEURONS.get(name, known[name]) for name in _ordered(known, _NEURONS)}
+    """Return name -> (label, explanation) of every registered neuron selector, without importing torch."""
+    return _explained(NEURONS, _NEURONS)
 
 
 def strategies() -> dict[str, str]:
-    """name -> explanation of every registered strategy, without importing torch."""
-    known = registered("methods/strategies", "STRATEGIES")
-    return {name: _STRATEGIES.get(name, known[name]) for name in _ordered(known, _STRATEGIES)}
+    """Return name -> explanation of every registered strategy, without importing torch."""
+    ours = {name: (name, words) for name, words in _STRATEGIES.items()}
+    return {name: words for name, (_, words) in _explained(STRATEGIES, ours).items()}
 
 
-@cache
-def registered(package: str, registry: str) -> dict[str, str]:
-    """Names that a package's files register, and the first line of each docstring, read from the source.
-
-    Importing the files would import torch, which a page does not need.
-    """
-    found = {}
-    for path in sorted((Path(copal_core.__file__).parent / package).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef):
-                for name in _registered_as(node, registry):
-                    found[name] = (ast.get_docstring(node) or name).splitlines()[0]
-    return found
-
-
-def _registered_as(node: ast.ClassDef, registry: str) -> list[str]:
-    return [
-        str(call.args[0].value)
-        for call in node.decorator_list
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr == "register"
-        and isinstance(call.func.value, ast.Name)
-        and call.func.value.id == registry
-        and isinstance(call.args[0], ast.Constant)
-    ]
-
-
-def _ordered(known: dict[str, object], first: dict[str, object], reverse: bool = False) -> list[str]:
-    """Names of `known`: ours in our order, others after them."""
-    ours = [name for name in first if name in known]
-    return [*(reversed(ours) if reverse else ours), *(name for name in known if name not in first)]
+def _explained(registry: Registry[Any], ours: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Return name -> (label, explanation): ours in our order, others after them by the first line of their class."""
+    known = registry.names()
+    others = (name for name in known if name not in ours)
+    return {name: words for name, words in ours.items() if name in known} | {
+        name: (name, (registry.facts(name, object).__doc__ or name).splitlines()[0]) for name in others
+    }

@@ -13,6 +13,9 @@ import pytest
 
 from copal_core.errors import InvalidValueError
 from copal_core.figures import cells, forgetting, groups, layers, parameters, stasis, template
+from copal_core.methods.criteria import CRITERIA
+from copal_core.methods.lowrank import LOWRANK
+from copal_core.methods.neurons import NEURONS
 
 DOMAINS = ["code", "drama"]
 METHODS = ["copal:accumulate", "wanda:restart"]
@@ -35,9 +38,16 @@ def numbers_in(figure: go.Figure) -> int:
 def test_colour_names_the_criterion_and_dash_the_strategy() -> None:
     assert template.method_colour("copal:accumulate") == template.method_colour("copal[epsilon=0.1]:restart")
     assert template.method_dash("copal:restart") == template.method_dash("wanda:restart")
-    assert template.method_colour("unheard-of:joint") in template.SPARE_COLOURS
     assert template.method_dash("dense") != template.method_dash("wanda:accumulate")
-    assert len({template.method_colour(f"{name}:joint") for name in template.CRITERION_COLOURS}) == 4
+    names = [
+        *CRITERIA.names(),
+        *LOWRANK.names(),
+        *NEURONS.names(),
+        "unheard-of",
+        "never-seen",
+        "basel-whitened",
+    ]
+    assert len({template.method_colour(f"{name}:joint") for name in names}) == len(names)
 
 
 def test_text_of_a_person_is_escaped() -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from copal_core.analysis.layers.curves import RANKED, LayerCurves, layer_curves
-from copal_core.analysis.layers.mask_errors import MASKS
-from copal_core.analysis.layers.surgeon import surgeon
+from copal_core.analysis.layers.compared import RANKED, masks
+from copal_core.analysis.layers.curves import LayerCurves, layer_curves
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.criterion import build_criterion
 from copal_core.methods.decomposition import build_decomposition, relative_error
+from copal_core.methods.surgeon import surgeon
 from copal_core.statistics.accumulators import GroupStatistics
 
 SHAPES = [(24, 36), (36, 24), (28, 28)]
@@ -48,7 +48,7 @@ def test_low_rank_readings_equal_the_decomposition_measured(made: Made, method: 
         )
 
 
-@pytest.mark.parametrize("method", MASKS)
+@pytest.mark.parametrize("method", masks())
 def test_mask_curves_pass_through_masks_measured(made: Made, method: str) -> None:
     weight, statistics, curves = made
     for curve in curves.curves:
@@ -62,7 +62,7 @@ def test_mask_curves_pass_through_masks_measured(made: Made, method: str) -> Non
             assert error == pytest.approx(relative_error(weight, pruned.weight, gram), rel=2e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("method", MASKS)
+@pytest.mark.parametrize("method", masks())
 def test_the_two_of_four_points_are_those_of_masks_measured(made: Made, method: str) -> None:
     weight, statistics, curves = made
     pruned = build_criterion(method, {}).prune(
@@ -86,7 +86,7 @@ def test_errors_fall_with_the_bytes(made: Made) -> None:
 def test_the_whole_budget_range_is_drawn(made: Made) -> None:
     table = made[2].table(points=51)
     methods = {row["method"] for row in table}
-    assert methods >= {*MASKS, *RANKED, "wanda 2:4"}
+    assert methods >= {*masks(), *RANKED, "wanda 2:4"}
     for row in table:
         assert 0 <= row["error"] <= 2 and 0 < row["share"] <= 1
     assert {row["error"] for row in table if row["share"] == 1 and row["kind"] == "rank"} == {0}

@@ -1,4 +1,4 @@
-"""What in a run deserves a second look: each finding with its place and what to do. No torch."""
+"""Findings in a run that deserve a second look: each finding with its place and what to do. No torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from copal_core.errors import RunError
+from copal_core.methods.facts import facts_of
 from copal_core.store.run_store import RunStore
 
-RANK_DEFICIENT = ("sparsegpt", "whitened-svd", "hybrid", "plrd")  # invert or factorise the Gram matrix
 _KNOWN = ("damping", "damping-raised", "dead-inputs", "empty-rows")
 _BROKEN = 100.0  # times the dense model's perplexity
 
@@ -92,7 +92,7 @@ def _rank(store: RunStore) -> Iterator[Finding]:
     shapes = store.info.get("checkpoint", {}).get("projections", {})
     tokens = store.config.protocol.calibration.tokens
     for method in store.config.methods:
-        if method.name not in RANK_DEFICIENT:
+        if not facts_of(method.name).needs_full_rank:
             continue
         for step in range(1, len(store.config.domains) + 1):
             seen = tokens * (step if method.strategy in ("accumulate", "joint") else 1)

@@ -7,25 +7,21 @@ and at which angles its own leading directions meet them, says whether masks and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from copal_core.analysis.layers.curves import RANKED
-from copal_core.analysis.layers.mask_errors import MASKS
-from copal_core.analysis.layers.surgeon import Surgeon, surgeon
+from copal_core.analysis.layers.compared import RANKED, masks
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.criterion import build_criterion
+from copal_core.methods.criterion import Removal, build_criterion
 from copal_core.methods.linalg import eigh, output_directions, svd, whiten
 from copal_core.methods.masks import removed_count
 from copal_core.statistics.accumulators import GroupStatistics
 
 Array = NDArray[np.float32]
-METHODS = (*MASKS, *RANKED)
 TILES = 64
 _ROWS, _COLUMNS = 1536, 2048  # of a larger layer, so many are looked at
 _ANGLES_UP_TO = 2048  # directions; more take too long for a page that answers at once
@@ -61,7 +57,7 @@ class CloseUp:
 
     weight: Tensor
     given: GroupStatistics
-    _order: dict[str, Tensor] = field(default_factory=dict)
+    _removals: dict[str, Removal] = field(default_factory=dict)
     _parts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def dense(self) -> Array:
@@ -112,24 +108,16 @@ class CloseUp:
             self._parts[method] = left.float(), (left.T @ weight).float()
         return self._parts[method]
 
-    @cached_property
-    def _surgeon(self) -> Surgeon:
-        return surgeon(self.given.mean("input_gram"))
-
     def _masked(self, method: str, sparsity: float, rows: Tensor) -> Tensor:
-        """The masked weight (rows, in), updated where the method does so."""
-        weight = self.weight[rows]
-        count = removed_count(weight.shape[1], sparsity)
-        if method == "sparsegpt":
-            return weight - self._surgeon.changes(weight, [count])[0]
-        if method not in self._order:
-            if method not in MASKS:
-                raise InvalidValueError(f"method '{method}' is not known; known: {', '.join(METHODS)}")
-            scores = build_criterion(method, {}).score(self.weight, self.given)
-            order = scores.argsort(dim=1, stable=True)
-            ranks = torch.arange(scores.shape[1]).expand_as(order)
-            self._order[method] = torch.empty_like(order).scatter_(1, order, ranks).int()
-        return weight * (self._order[method][rows] >= count)
+        """Return the masked weight (rows, in), updated where the method does so."""
+        if method not in self._removals:
+            if method not in (known := masks()):
+                raise InvalidValueError(
+                    f"method '{method}' is not known; known: {', '.join((*known, *RANKED))}"
+                )
+            self._removals[method] = build_criterion(method, {}).removal(self.weight, self.given)
+        count = removed_count(self.weight.shape[1], sparsity)
+        return self.weight[rows] - self._removals[method]([count], rows=rows)[0]
 
     def _rows(self, matrix: Tensor) -> Tensor:
         return matrix[_spread(len(matrix), _ROWS)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from copal_core.analysis.layers.mask_errors import MASKS, PATTERN, SPARSITIES, MaskErrors, measure_masks
+from copal_core.analysis.layers import compared
+from copal_core.analysis.layers.mask_errors import PATTERN, SPARSITIES, MaskErrors, measure_masks
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.linalg import eigh
@@ -29,7 +31,6 @@ from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import combined
 
 Array = NDArray[np.float64]
-RANKED = ("svd", "whitened-svd", "basel")
 _DOUBLE_UP_TO = 2048  # eigenproblems larger than this are solved in single precision: errors exact to 1e-4
 _FLOOR = 1e-12
 
@@ -87,7 +88,7 @@ class LayerCurves:
 
     @property
     def sampled(self) -> bool:
-        """Whether the masks' errors come from a part of the rows."""
+        """Tell whether the masks' errors come from a part of the rows."""
         return self.rows < self.shape[0]
 
     def readings(self, share: float) -> list[Reading]:
@@ -100,39 +101,26 @@ class LayerCurves:
 
     def _reading(self, curve: Curve, share: float) -> Reading | None:
         rows, columns = self.shape
+        amount: float
         if curve.kind == "point":
             if share < curve.share[0]:
                 return None
-            keep, group = PATTERN
-            parameters = rows * columns * keep // group
-            size = stored_size.pattern_bytes(rows, columns, keep, group)
-            at = (float(curve.share[0]), float(curve.amount[0]), parameters, size, float(curve.error[0]))
-            return Reading(curve.method, curve.domain, "point", *at)
-        if share >= 1:
-            whole = (0.0 if curve.kind == "mask" else min(rows, columns), rows * columns)
-            return Reading(
-                curve.method,
-                curve.domain,
-                curve.kind,
-                1.0,
-                *whole,
-                stored_size.dense_bytes(rows, columns),
-                0.0,
-            )
-        if curve.kind == "rank":
-            rank = stored_size.rank_at(rows, columns, share)
-            parameters, size = (
-                stored_size.rank_parameters(rows, columns, rank),
-                stored_size.rank_bytes(rows, columns, rank),
-            )
-            return Reading(
-                curve.method, curve.domain, "rank", share, rank, parameters, size, float(curve.error[rank])
-            )
-        sparsity = stored_size.sparsity_at(share)
-        kept = rows * (columns - round(columns * sparsity))
-        size = stored_size.mask_bytes(rows, columns, kept)
-        error = float(_between(curve, np.array([sparsity]))[0])
-        return Reading(curve.method, curve.domain, "mask", share, sparsity, kept, size, error)
+            share, amount, error = (float(values[0]) for values in (curve.share, curve.amount, curve.error))
+            parameters = rows * columns * PATTERN[0] // PATTERN[1]
+            size = stored_size.pattern_bytes(rows, columns, *PATTERN)
+        elif share >= 1:
+            share, amount, error = 1.0, 0.0 if curve.kind == "mask" else min(rows, columns), 0.0
+            parameters, size = rows * columns, stored_size.dense_bytes(rows, columns)
+        elif curve.kind == "rank":
+            amount = rank = stored_size.rank_at(rows, columns, share)
+            parameters = stored_size.rank_parameters(rows, columns, rank)
+            size, error = stored_size.rank_bytes(rows, columns, rank), float(curve.error[rank])
+        else:
+            amount = stored_size.sparsity_at(share)
+            parameters = rows * (columns - round(columns * amount))
+            size = stored_size.mask_bytes(rows, columns, parameters)
+            error = float(_between(curve, np.array([amount]))[0])
+        return Reading(curve.method, curve.domain, curve.kind, share, amount, parameters, size, error)
 
     def table(self, points: int = 101) -> list[dict[str, float | str]]:
         """Rows of method, domain, share, amount, error over the budget range, for figures and downloads."""
@@ -148,22 +136,25 @@ def layer_curves(
     weight: Tensor,
     statistics: Mapping[str, GroupStatistics],
     fit: Sequence[str] = (),
-    masks: Sequence[str] = MASKS,
+    masks: Sequence[str] = (),
     sparsities: Sequence[float] = SPARSITIES,
     flops: float = 7e10,
 ) -> LayerCurves:
-    """All curves of one layer.
+    """Compute all curves of one layer.
 
     weight: (out, in). statistics: domain -> Gram matrix and what the masks need. fit: domains that the methods
-    are given (all by default); errors are measured on every domain. flops: spent on measuring masks, beyond
-    which a sample of rows is measured. Raises InvalidValueError for an unknown domain or mask.
+    are given (all by default); errors are measured on every domain. masks: criteria (all by
+    default). flops: spent on measuring masks, beyond which a sample of rows is measured. Raises InvalidValueError for
+    an unknown domain or mask.
     """
     started = time.perf_counter()
     fit = tuple(fit or statistics)
     given = combined(statistics, fit)
-    if not set(masks) <= set(MASKS):
+    known = compared.masks()
+    masks = masks or known
+    if not set(masks) <= set(known):
         raise InvalidValueError(
-            f"masks {sorted(set(masks) - set(MASKS))} have no curve; known: {', '.join(MASKS)}"
+            f"masks {sorted(set(masks) - set(known))} have no curve; known: {', '.join(known)}"
         )
     weight = weight.float()
     with torch.no_grad():
@@ -184,7 +175,7 @@ def _rank_curves(
     outputs = output_grams(weight, statistics)  # domain -> (k, k)
     own = _precise(_core(weight)[0])
     squares, directions = eigh(own @ own.T)
-    given = _sum([outputs[name] for name in fit])
+    given = reduce(torch.add, [outputs[name] for name in fit])
     alone = tuple(outputs) == tuple(fit) and len(outputs) == 1
     # on the text it was fitted to the whitened curve is the spectrum itself: no directions needed
     fitted, whitened = (_eigenvalues(given), None) if alone else eigh(given)
@@ -235,13 +226,6 @@ def _precise(matrix: Tensor, like: Tensor | None = None) -> Tensor:
     """float64 where the layer is small enough for that to be quick."""
     size = max((matrix if like is None else like).shape)
     return matrix.double() if size <= _DOUBLE_UP_TO else matrix.float()
-
-
-def _sum(matrices: Sequence[Tensor]) -> Tensor:
-    total = matrices[0]
-    for matrix in matrices[1:]:
-        total = total + matrix
-    return total
 
 
 def _eigenvalues(matrix: Tensor) -> Tensor:

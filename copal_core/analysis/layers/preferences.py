@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from copal_core.analysis.layers.curves import RANKED, layer_curves
-from copal_core.analysis.layers.mask_errors import MASKS
+from copal_core.analysis.layers import compared
+from copal_core.analysis.layers.curves import layer_curves
 from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.errors import Cancelled
 from copal_core.statistics.library import LayerLibrary, combined
@@ -16,7 +16,6 @@ from copal_core.statistics.prepared import Entry, Report, errors_file
 from copal_core.system import files
 
 SHARES = tuple(round(share, 4) for share in np.linspace(0.1, 0.95, 18)) + (0.5625,)
-COMPARED = ("copal", "magnitude", "wanda")
 _FLOPS = 3e9  # a layer: masks are measured on a sample of its rows
 
 
@@ -24,17 +23,19 @@ def preferences(
     library: LayerLibrary,
     fit: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
-    masks: Sequence[str] = COMPARED,
     report: Callable[[str, int, int], None] = lambda label, done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, NDArray[np.float64]]:
     """'share' (n,) increasing, and method -> relative output error (blocks, 7, n), projections as in PROJECTIONS.
 
-    Methods: the masks, svd, whitened-svd and basel, all fitted to and measured on the text of `fit` together (all
+    Methods: all masks, svd, whitened-svd and basel, all fitted to and measured on the text of `fit` together (all
     domains by default). Raises Cancelled when `should_stop` says so.
     """
-    asked = np.array(sorted(shares))
-    found = {method: np.zeros((library.blocks, len(PROJECTIONS), len(asked))) for method in (*masks, *RANKED)}
+    asked, masks = np.array(sorted(shares)), compared.masks()
+    found = {
+        method: np.zeros((library.blocks, len(PROJECTIONS), len(asked)))
+        for method in (*masks, *compared.RANKED)
+    }
     for block in range(library.blocks):
         for place, projection in enumerate(PROJECTIONS):
             if should_stop():
@@ -54,5 +55,5 @@ def preferences(
 
 def compare_layers(entry: Entry, report: Report) -> None:
     """Write every layer's errors over the budgets, for the map of the whole model; `Entry.errors` reads them."""
-    found = preferences(entry.library(), entry.domains, masks=MASKS, report=report)
+    found = preferences(entry.library(), entry.domains, report=report)
     files.write_arrays(errors_file(entry.key), found)

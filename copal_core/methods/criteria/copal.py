@@ -80,6 +80,10 @@ class Copal(Criterion):
         epsilon: relative perturbation of weight and input.
     """
 
+    cost: ClassVar[float] = 3.0
+    colour: ClassVar[str] = "#D55E00"
+    gathers: ClassVar[tuple[str, ...]] = ("AbsoluteCoupling",)
+
     estimator: str = "closed-form"
     epsilon: float = 1e-2
 
@@ -96,7 +100,7 @@ class Copal(Criterion):
             return (FiniteDifferenceCoupling(self.epsilon),)
         if self.estimator == "autograd":
             return (AutogradCoupling(self.epsilon),)
-        return (AbsoluteCoupling(),)
+        return super().statistics()
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
         return weight.float().abs() * statistics.mean("absolute_coupling")

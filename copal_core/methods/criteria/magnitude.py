@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from copal_core.methods.criteria import CRITERIA
 from copal_core.methods.criterion import Criterion
-from copal_core.statistics.accumulators import GroupStatistics, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 
 @CRITERIA.register("magnitude")
@@ -16,8 +17,8 @@ from copal_core.statistics.accumulators import GroupStatistics, Statistic
 class Magnitude(Criterion):
     """|W_jk|."""
 
-    def statistics(self) -> tuple[Statistic, ...]:
-        return ()
+    cost: ClassVar[float] = 0.2
+    colour: ClassVar[str] = "#CC79A7"
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
         return weight.float().abs()

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.methods.criteria import CRITERIA
-from copal_core.methods.criterion import Criterion, Pruned
+from copal_core.methods.criterion import Criterion, Pruned, Removal
 from copal_core.methods.masks import removed_count, select, select_rows
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.methods.surgeon import surgeon
+from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.system.threads import one_thread
 
 if TYPE_CHECKING:
@@ -38,19 +39,22 @@ class SparseGPT(Criterion):
         block: number of columns whose mask is chosen together.
     """
 
+    cost: ClassVar[float] = 5.0
+    colour: ClassVar[str] = "#009E73"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
+    needs_full_rank: ClassVar[bool] = True
+    workspace: ClassVar[tuple[int, int]] = (16, 0)
+    updates_weights: ClassVar[bool] = True
+    by_row: ClassVar[bool] = False
+
     damping: float = 0.01
     block: float = 128.0
-    updates_weights = True
-    by_row = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.damping < 1:
             raise InvalidValueError(f"damping = {self.damping} is not a share; use 0 <= damping < 1")
         if self.block < 1 or self.block != int(self.block):
             raise InvalidValueError(f"block = {self.block} is not a number of columns; use 128")
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),)
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
         """Return w² / U_kk² of the original weights, before any update."""
@@ -78,6 +82,10 @@ class SparseGPT(Criterion):
         highest = torch.stack(thresholds).amax(dim=0) if thresholds else None
         w.mul_(kept)
         return Pruned(w.T.contiguous(), kept.T.contiguous(), scores.T.contiguous(), highest, warnings)
+
+    def removal(self, weight: Tensor, statistics: GroupStatistics) -> Removal:
+        prepared = surgeon(statistics.mean("input_gram"), self.damping)
+        return lambda counts, group=0, rows=slice(None): prepared.changes(weight[rows], counts, group)
 
     def _width(self, structure: Structure) -> int:
         """Return the number of columns in a block, a multiple of the N:M group size."""

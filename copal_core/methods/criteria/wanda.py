@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from copal_core.methods.criteria import CRITERIA
 from copal_core.methods.criterion import Criterion
-from copal_core.statistics.accumulators import GroupStatistics, InputSquareSum, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 
 @CRITERIA.register("wanda")
@@ -20,8 +21,9 @@ class Wanda(Criterion):
     does not change the mask and makes domains of different size comparable.
     """
 
-    def statistics(self) -> tuple[Statistic, ...]:
-        return (InputSquareSum(),)
+    cost: ClassVar[float] = 2.1
+    colour: ClassVar[str] = "#0072B2"
+    gathers: ClassVar[tuple[str, ...]] = ("InputSquareSum",)
 
     def score(self, weight: Tensor, statistics: GroupStatistics) -> Tensor:
         # float32: in half precision small products tie, and the ties would decide the mask

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
-from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Decomposition, Factors, check_rank
 from copal_core.methods.linalg import svd, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.lowrank.whitened_svd import whitened
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Member, Workshop
@@ -45,7 +45,10 @@ class Basel(Decomposition):
             the contribution to the output.
     """
 
-    keep: float = 0.0
+    cost: ClassVar[float] = 9.0
+    colour: ClassVar[str] = "#56B4E9"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
+
     tokens: float = 6144.0
     rounds: float = 3.0
     added: float = 0.05
@@ -55,7 +58,7 @@ class Basel(Decomposition):
     metric: str = "plain"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        super().__post_init__()
         if self.rounds < 1 or self.rounds != int(self.rounds):
             raise InvalidValueError(f"rounds = {self.rounds} is not a number of rounds; use 1 or more")
         if not 0 <= self.added < 1:
@@ -68,9 +71,6 @@ class Basel(Decomposition):
             raise InvalidValueError(f"metric '{self.metric}' is not known; use whitened or plain")
         if not (self.rate > 0 and self.new_rate > 0):
             raise InvalidValueError("rate and new_rate are learning rates; use positive numbers")
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),)
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         """Select the bases that contribute most to the layer's output, without training."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from copal_core.methods.decomposition import (
     Decomposition,
     Factors,
     Masked,
-    check_keep,
     relative_error,
 )
 from copal_core.methods.linalg import whiten
@@ -39,11 +39,15 @@ class Hybrid(Decomposition):
         mask: the criterion that makes the mask.
     """
 
-    keep: float = 0.0
+    cost: ClassVar[float] = 12.0
+    colour: ClassVar[str] = "#9C8F00"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram", "InputSquareSum")
+    needs_full_rank: ClassVar[bool] = True
+
     mask: str = "wanda"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        super().__post_init__()
         build_criterion(self.mask, {})
 
     def statistics(self) -> tuple[Statistic, ...]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
-from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Decomposition, Factors, check_rank
 from copal_core.methods.linalg import svd, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.statistics.accumulators import GroupStatistics, Statistic
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Member, Workshop
@@ -35,14 +35,18 @@ class Plrd(Decomposition):
     every step. rate: AdamW's learning rate. metric: whitened or plain.
     """
 
-    keep: float = 0.0
+    cost: ClassVar[float] = 12.0
+    colour: ClassVar[str] = "#6B8E23"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
+    needs_full_rank: ClassVar[bool] = True
+
     members: float = 2.0
     tokens: float = 8192.0
     rate: float = 1e-4
     metric: str = "whitened"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        super().__post_init__()
         if self.members < 1 or self.members != int(self.members):
             raise InvalidValueError(f"members = {self.members} is not a number of sizes; use 1 or more")
         if self.tokens < 0:
@@ -55,7 +59,7 @@ class Plrd(Decomposition):
             raise InvalidValueError(f"metric '{self.metric}' is not known; use whitened or plain")
 
     def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),) if self.metric == "whitened" else ()
+        return super().statistics() if self.metric == "whitened" else ()
 
     def shares(self, keep: float) -> list[float]:
         """Kept shares of the family's members, falling to `keep`."""

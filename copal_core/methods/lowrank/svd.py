@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Decomposition, Factors, check_rank
 from copal_core.methods.linalg import truncate
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 
 @LOWRANK.register("svd")
@@ -21,13 +22,8 @@ class Svd(Decomposition):
         keep: share of the bytes kept; 0 takes the share of the run's structure.
     """
 
-    keep: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return ()
+    cost: ClassVar[float] = 4.0
+    colour: ClassVar[str] = "#8C6BB1"
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         check_rank(weight, rank)

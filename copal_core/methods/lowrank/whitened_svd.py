@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from copal_core.config import Structure
-from copal_core.methods.decomposition import Choice, Decomposition, Factors, check_keep, check_rank
+from copal_core.methods.decomposition import Choice, Decomposition, Factors, check_rank
 from copal_core.methods.linalg import Whitening, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
-from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
+from copal_core.statistics.accumulators import GroupStatistics
 
 
 @LOWRANK.register("whitened-svd")
@@ -27,13 +28,10 @@ class WhitenedSvd(Decomposition):
         keep: share of the bytes kept; 0 takes the share of the run's structure.
     """
 
-    keep: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return (InputGram(),)
+    cost: ClassVar[float] = 9.0
+    colour: ClassVar[str] = "#E69F00"
+    gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
+    needs_full_rank: ClassVar[bool] = True
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         return whitened(weight, whiten(statistics.mean("input_gram")), rank)
@@ -42,22 +40,18 @@ class WhitenedSvd(Decomposition):
         self, weights: Mapping[str, Tensor], statistics: GroupStatistics, structure: Structure
     ) -> dict[str, Choice]:
         """One Cholesky factor serves all projections that read the same input."""
-        shared = _Shared(self.keep, whiten(statistics.mean("input_gram")))
+        shared = _Shared(keep=self.keep, whitening=whiten(statistics.mean("input_gram")))
         return {
             name: Choice(shared.at_share(weight, statistics, self.share(structure)))
             for name, weight in weights.items()
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Shared(Decomposition):
     """The same decomposition with the Cholesky factor already computed."""
 
-    keep: float
     whitening: Whitening
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return ()
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
         return whitened(weight, self.whitening, rank)

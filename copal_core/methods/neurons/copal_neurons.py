@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from copal_core.methods.neuron_selector import NeuronSelector, Selection, check_share, lowest
+from copal_core.methods.neuron_selector import NeuronSelector, Selection, lowest
 from copal_core.methods.neurons import NEURONS
-from copal_core.statistics.accumulators import BlockStatistics, Statistic
-from copal_core.statistics.neurons import ColumnSensitivity, RowSensitivity
+from copal_core.statistics.accumulators import BlockStatistics
 
 
 @NEURONS.register("copal-neurons")
@@ -23,13 +23,9 @@ from copal_core.statistics.neurons import ColumnSensitivity, RowSensitivity
 class CopalNeurons(NeuronSelector):
     """Removes the neurons with the lowest sensitivity. `share`: of neurons to remove."""
 
-    share: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return RowSensitivity(), ColumnSensitivity()
+    cost: ClassVar[float] = 3.5
+    colour: ClassVar[str] = "#E0607E"
+    gathers: ClassVar[tuple[str, ...]] = ("RowSensitivity", "ColumnSensitivity")
 
     def select(
         self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from copal_core.methods.neuron_selector import NeuronSelector, Selection, check_share, lowest
+from copal_core.methods.neuron_selector import NeuronSelector, Selection, lowest
 from copal_core.methods.neurons import NEURONS
-from copal_core.statistics.accumulators import BlockStatistics, Statistic
+from copal_core.statistics.accumulators import BlockStatistics
 
 
 @NEURONS.register("magnitude-neurons")
@@ -18,13 +19,8 @@ from copal_core.statistics.accumulators import BlockStatistics, Statistic
 class MagnitudeNeurons(NeuronSelector):
     """Removes the neurons with the smallest weights. `share`: of neurons to remove."""
 
-    share: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return ()
+    cost: ClassVar[float] = 0.2
+    colour: ClassVar[str] = "#A97BC9"
 
     def select(
         self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator

@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,6 @@ from copal_core.methods.neuron_selector import (
     NO_TWIN,
     NeuronSelector,
     Selection,
-    check_share,
     count_of,
     gone_already,
 )
@@ -53,13 +53,17 @@ class MutualInformation(NeuronSelector):
         compensate: add β·(removed column of down) to the twin's column, with β = E[z_k z_l] / E[z_l²].
     """
 
-    share: float = 0.1
+    cost: ClassVar[float] = 5.0
+    colour: ClassVar[str] = "#3E9C4F"
+    gathers: ClassVar[tuple[str, ...]] = ("NormalScoreGram", "NeuronGram")
+    updates_weights: ClassVar[bool] = True
+
     threshold: float = 0.0
     order: str = "greedy"
     compensate: bool = True
 
     def __post_init__(self) -> None:
-        check_share(self.share)
+        super().__post_init__()
         if not 0 <= self.threshold < LARGEST:
             raise InvalidValueError(
                 f"threshold = {self.threshold} nats is out of range; use 0 <= threshold < {LARGEST:.2f}"

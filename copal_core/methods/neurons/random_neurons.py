@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from copal_core.methods.neuron_selector import NeuronSelector, Selection, check_share, lowest
+from copal_core.methods.neuron_selector import NeuronSelector, Selection, lowest
 from copal_core.methods.neurons import NEURONS
-from copal_core.statistics.accumulators import BlockStatistics, Statistic
+from copal_core.statistics.accumulators import BlockStatistics
 
 
 @NEURONS.register("random-neurons")
@@ -18,13 +19,8 @@ from copal_core.statistics.accumulators import BlockStatistics, Statistic
 class RandomNeurons(NeuronSelector):
     """Removes random neurons. `share`: of neurons to remove."""
 
-    share: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def statistics(self) -> tuple[Statistic, ...]:
-        return ()
+    cost: ClassVar[float] = 0.2
+    colour: ClassVar[str] = "#A6761D"
 
     def select(
         self, weights: Mapping[str, Tensor], statistics: BlockStatistics, generator: torch.Generator

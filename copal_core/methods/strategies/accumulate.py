@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Accumulate(Strategy):
     """Statistics of all domains so far from memory, dense weights; no past text is stored."""
 
+    dash = "solid"
     remembers = True
 
     def combine(self, memory: BlockStatistics | None, found: Sequence[BlockStatistics]) -> BlockStatistics:

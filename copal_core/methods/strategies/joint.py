@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Joint(Strategy):
     """Statistics of every domain so far, dense weights."""
 
+    dash = "dashdot"
+
     def domains(self, step: int) -> list[int]:
         return list(range(1, step + 1))
 

@@ -16,5 +16,7 @@ if TYPE_CHECKING:
 class Restart(Strategy):
     """Statistics of the newest domain alone, dense weights."""
 
+    dash = "dash"
+
     def combine(self, memory: BlockStatistics | None, found: Sequence[BlockStatistics]) -> BlockStatistics:
         return found[-1]

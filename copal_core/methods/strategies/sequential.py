@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Sequential(Strategy):
     """Statistics of the newest domain alone, weights of the previous step."""
 
+    dash = "dot"
     starts_from_pruned = True
 
     def combine(self, memory: BlockStatistics | None, found: Sequence[BlockStatistics]) -> BlockStatistics:

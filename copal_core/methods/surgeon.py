@@ -22,17 +22,18 @@ _BLOCK = 128  # columns whose mask is chosen together, as SparseGPT does
 
 @dataclass(frozen=True)
 class Surgeon:
-    """What SparseGPT needs of a layer's inputs. upper: R (in, in) with R Rᵀ = H damped; dead: inputs that are zero."""
+    """A layer's inputs as SparseGPT needs them. upper: R (in, in) with R Rᵀ = H damped; dead: inputs that are zero."""
 
     upper: Tensor
     dead: Tensor
 
-    def changes(self, weight: Tensor, counts: Sequence[int], group: int = _BLOCK) -> Tensor:
-        """W − Ŵ (sparsities, rows, in) for every number of removed weights a row.
+    def changes(self, weight: Tensor, counts: Sequence[int], group: int = 0) -> Tensor:
+        """Return W − Ŵ (sparsities, rows, in) for every number of removed weights a row.
 
         weight: (rows, in) float32. group: columns that share their count of removed weights evenly, a divisor of
-        128; a group of M columns gives N:M.
+        128, which 0 stands for; a group of M columns gives N:M.
         """
+        group = group or _BLOCK
         rows, columns = weight.shape
         stacked = weight.masked_fill(self.dead, 0).repeat(len(counts), 1)
         original = stacked.T.contiguous()  # (in, rows of all sparsities)
@@ -59,7 +60,7 @@ class Surgeon:
 
 
 def surgeon(gram: Tensor, damping: float = 0.01) -> Surgeon:
-    """gram: (in, in), a token's mean; damping: a share of its mean diagonal.
+    """Factorise a Gram matrix. gram: (in, in), a token's mean; damping: a share of its mean diagonal.
 
     Raises NumericalError for a Gram matrix that damping does not make definite.
     """
