@@ -63,6 +63,7 @@ def _run(options: argparse.Namespace) -> int:
             device=options.device,
             map_size=options.map_size,
         ),
+        steps=options.steps,
     )
     if options.plan:
         print_plan(check_names(config), options.json)
@@ -144,13 +145,10 @@ def check_names(config: RunConfig) -> RunConfig:
     Returns the configuration as it means the same from any folder: files by their absolute paths.
     """
     from copal_core.domains import resolve_specs
-    from copal_core.methods.build import build_compressor
-    from copal_core.methods.strategies import STRATEGIES
+    from copal_core.methods.build import build_methods
 
     domains = resolve_specs(config.domains, config.protocol.calibration, config.protocol.evaluation)
-    for method in config.methods:
-        build_compressor(method.name, method.options)
-        STRATEGIES.get(method.strategy)
+    build_methods(config)
     return RunConfig(**{**dict(config), "domains": domains})
 
 
@@ -176,6 +174,8 @@ def _tell(event: dict[str, Any]) -> None:
         print(
             f"{share}  step {event['step']}  {event['method']}  block {event['block'] + 1}", file=sys.stderr
         )
+    elif event["event"] == "trained":
+        print(f"{share}  step {event['step']}  {event['method']}  {event['message']}", file=sys.stderr)
     elif event["event"] == "repair":
         print(f"{share}  {event['message']}: computed again from there", file=sys.stderr)
     elif event["event"] == "evaluated":
@@ -290,6 +290,12 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     run.add_argument("--device", default="auto")
+    run.add_argument(
+        "--steps",
+        choices=["all", "last"],
+        default="all",
+        help="last: only that of the last domain; joint, restart",
+    )
     run.add_argument("--map-size", type=int, default=64, help="side of the pooled heatmap tiles")
     run.add_argument("--title", default="")
     run.add_argument("--plan", action="store_true", help="say what it would take, and compute nothing")

@@ -87,7 +87,9 @@ class ThinningOutcome:
     def _before(self) -> Mapping[str, NDArray[Any]] | None:
         """What the step before stored of this block."""
         method, step, index = self._place
-        return None if step == 1 else self._step.store.arrays("neurons", method, step - 1, index)
+        if step == self._step.store.config.first_step:
+            return None
+        return self._step.store.arrays("neurons", method, step - 1, index)
 
     def _given_before(self, before: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
         """Columns of down that differ from the dense ones before this step."""

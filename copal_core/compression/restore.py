@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import compute_dtype, linears
+from copal_core.checkpoints.layout import module_name
 from copal_core.store.run_store import RunStore
+from copal_core.system import files
 
 Weights = dict[str, Tensor]
 
@@ -73,6 +75,22 @@ def _approximated(
             full = weight * torch.from_numpy(masks[name]).to(weight.device)
         weights[name] = full if full is weight else full.to(weight.device, dtype)
     return weights
+
+
+def stored_factors(store: RunStore, method: str, step: int) -> files.Arrays:
+    """Read the factors of all layers after `step`, as `methods.factored.modules.install` takes them.
+
+    Returns:
+        'MODULE.left' (out, r) and 'MODULE.right' (r, in), 16-bit floats; nothing for a method without factors.
+    """
+    found: files.Arrays = {}
+    for block in range(store.info["checkpoint"]["blocks"]):
+        if store.has_arrays("factors", method, step, block):
+            for key, array in store.arrays("factors", method, step, block).items():
+                projection, _, side = key.partition(".")
+                if side:  # an empty entry stands for a block without factors
+                    found[f"{module_name(block, projection)}.{side}"] = array
+    return found
 
 
 def _thinned(arrays: Mapping[str, NDArray[Any]], dense: Weights, dtype: torch.dtype) -> Weights:

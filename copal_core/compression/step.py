@@ -24,9 +24,9 @@ from copal_core.compression.masks import Weights, masked, mean_scores, prune_par
 from copal_core.compression.recording import BlockRecorder
 from copal_core.compression.restore import arrays_of, dense_weights, pruned_weights, updated_values
 from copal_core.config import Method
+from copal_core.methods.build import Compressor
 from copal_core.methods.criterion import Criterion
 from copal_core.methods.decomposition import Decomposition
-from copal_core.methods.neuron_selector import NeuronSelector
 from copal_core.methods.strategy import Strategy
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, Statistic
 from copal_core.statistics.blockwise import HiddenStates
@@ -124,7 +124,7 @@ class Step:
     backbone: Backbone
     windows: Sequence[Tensor]
     method: Method
-    criterion: Criterion | Decomposition | NeuronSelector
+    criterion: Compressor
     strategy: Strategy
     step: int
     visit: Callable[[int], None]
@@ -155,7 +155,12 @@ class Step:
     def _propagates_pruned(self) -> bool:
         return self.store.config.protocol.propagate == "pruned"
 
-    def _base(self, index: int, block: nn.Module) -> Weights:
+    @property
+    def trains(self) -> bool:
+        """True for a method that trains its factors once all blocks have some."""
+        return isinstance(self.criterion, Decomposition) and self.criterion.training_tokens > 0
+
+    def base(self, index: int, block: nn.Module) -> Weights:
         """The weights that are scored: dense, or those of the step before."""
         if self.strategy.starts_from_pruned and self.step > 1:
             return pruned_weights(self.store, str(self.method), self.step - 1, index, block)
@@ -168,13 +173,13 @@ class Step:
         if self._propagates_pruned:
             weights = pruned_weights(self.store, str(self.method), self.step, index, block)
         else:
-            weights = self._base(index, block)
+            weights = self.base(index, block)
         with swapped(block, weights):
             states.advance(block)
 
     def _prune(self, index: int, block: nn.Module, states: States | None) -> None:
         with self._timed("load"):
-            base = self._base(index, block)
+            base = self.base(index, block)
         found = [BlockStatistics()]
         if states is not None:
             with self._timed("calibrate"), swapped(block, base):
@@ -186,7 +191,7 @@ class Step:
         remembered = BlockStatistics()
         for group, names in GROUPS.items():  # so that only one group's scores are in memory
             newest, used = self._statistics(index, group, found)
-            if self.strategy.remembers and self.criterion.statistics():
+            if (self.strategy.remembers or self.trains) and self.criterion.statistics():
                 remembered.groups[group] = used
             outcome.add({name: base[name] for name in names}, used, newest, self._timed)
             self.backbone.settle(index)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from copal_core.config import Protocol, RunConfig, Windows
 from copal_core.experiment.memory_plan import PROCESS_BYTES, Plan, plan
 from copal_core.experiment.progress import total_cost
+from copal_core.methods.amounts import training_tokens
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.neurons import NEURONS
 from copal_core.methods.stored_size import structure_share
@@ -130,6 +131,9 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
         # measured: double-precision copies of the Gram matrix, its factor, W L and what its decomposition needs
         layer = 8 * max(2 * columns**2 + 7 * out * columns for out, columns in shapes.values())
         statistics += 2 * gram + layer
+    if any(training_tokens(method) for method in config.methods):
+        # the whole model in single precision; its factors, their gradients and the optimiser's two moments, and copies
+        statistics += 4 * description.total + 6 * 4 * block * description.blocks
     neurons = shapes["down_proj"][1] if "down_proj" in shapes else largest
     if any(method.name == "mutual-information" for method in config.methods):
         statistics += 3 * 2 * 4 * neurons**2  # two Gram matrices: of this step, remembered, and their sum

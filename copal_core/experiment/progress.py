@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from copal_core.config import Method, RunConfig
+from copal_core.methods.amounts import training_tokens
 
 # Cost of calibrating and pruning, in bare forward passes of the blocks over the calibration windows
 # (pruned propagation); measured by benchmarks/calibration.py.
@@ -14,6 +15,9 @@ CALIBRATION_COST |= {"svd": 4.0, "whitened-svd": 9.0, "plrd": 12.0, "basel": 9.0
 CALIBRATION_COST |= {"mutual-information": 5.0, "copal-neurons": 3.5}
 CALIBRATION_COST |= {"magnitude-neurons": 0.2, "random-neurons": 0.2}
 _OTHER = 3.0
+TRAINING_COST = (
+    5.0  # of a token that is trained on: forward, backward and the head, in forward passes of the blocks
+)
 # the time left is told once this share of the whole, or these seconds of work, have shown the pace
 _SHARE_TO_TELL, _SECONDS_TO_TELL, _SECONDS_AT_LEAST = 0.05, 15.0, 1.0
 
@@ -25,6 +29,11 @@ def step_cost(config: RunConfig, method: Method, step: int) -> tuple[float, floa
     return float(calibrate), float(evaluation_cost(config))
 
 
+def training_cost(method: Method) -> float:
+    """Training one step's factors, in tokens through the blocks; 0 for a method that does not train."""
+    return TRAINING_COST * training_tokens(method)
+
+
 def evaluation_cost(config: RunConfig) -> float:
     """Evaluating one model on every domain, in tokens; the head's share included."""
     return 1.3 * config.protocol.evaluation.tokens * len(config.domains)
@@ -33,13 +42,13 @@ def evaluation_cost(config: RunConfig) -> float:
 def total_cost(config: RunConfig) -> float:
     """The whole run, in tokens through the blocks."""
     return evaluation_cost(config) + sum(
-        sum(step_cost(config, method, step)) for method, step in steps(config)
+        sum(step_cost(config, method, step)) + training_cost(method) for method, step in steps(config)
     )
 
 
 def steps(config: RunConfig) -> Iterator[tuple[Method, int]]:
     """(method, step) in the order in which a run computes them."""
-    for step in range(1, len(config.domains) + 1):
+    for step in range(config.first_step, len(config.domains) + 1):
         for method in config.methods:
             yield method, step
 

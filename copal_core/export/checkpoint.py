@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from copal_core.analysis.results import result_of
 from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.checkpoints.layout import module_name
 from copal_core.checkpoints.writer import write_checkpoint
-from copal_core.compression.restore import variant
+from copal_core.compression.restore import stored_factors, variant
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError, RunError
 from copal_core.methods.neuron_removal import width_after, without_neurons
 from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
+
+LOADER = """from safetensors.torch import load_file
+from copal_core.methods.factored.modules import install
+install(model, load_file("factors/factors.safetensors"))"""
 
 
 def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Path:
@@ -44,7 +47,8 @@ def export_checkpoint(store: RunStore, method: str, step: int, out: Path) -> Pat
     with files.making(out) as temporary:
         _write_weights(store, method, step, backbone, temporary)
         checkpoint.tokenizer().save_pretrained(temporary)
-        _write_factors(store, method, step, temporary)
+        if factors := stored_factors(store, method, step):
+            files.write_arrays(temporary / "factors" / "factors.safetensors", factors)
         (temporary / "README.md").write_text(_card(store, method, step), encoding="utf-8")
     return out
 
@@ -88,23 +92,6 @@ def kept_neurons(store: RunStore, method: str, step: int) -> list[Tensor]:
     return [torch.from_numpy(store.arrays("neurons", method, step, block)["kept"]) for block in blocks]
 
 
-def _write_factors(store: RunStore, method: str, step: int, folder: Path) -> None:
-    """factors/factors.safetensors, where the method has any: the model loaded from `folder` runs with them by
-
-    install(model, load_file("factors/factors.safetensors")), with `install` of copal_core.methods.factored.modules.
-    """
-    found: files.Arrays = {}
-    for block in range(store.info["checkpoint"]["blocks"]):
-        if store.has_arrays("factors", method, step, block):
-            arrays = store.arrays("factors", method, step, block)
-            for key, array in arrays.items():
-                projection, _, side = key.partition(".")
-                if side:  # an empty entry stands for a block without factors
-                    found[f"{module_name(block, projection)}.{side}"] = array
-    if found:
-        files.write_arrays(folder / "factors" / "factors.safetensors", found)
-
-
 def _card(store: RunStore, method: str, step: int) -> str:
     result = result_of(store)
     found = next(entry for entry in result["methods"] if entry["method"] == method)
@@ -142,7 +129,8 @@ def _on_disk(store: RunStore, method: str, step: int) -> str:
     if store.has_arrays("factors", method, step, 0):
         return (
             "Factors are multiplied out and removed weights are zeros, in dense matrices: the files are as large as "
-            "before, and no faster to run. The factors are in `factors/`, where there are any."
+            "before, and no faster to run. The factors are in `factors/`, where there are any. To run with them, load "
+            f"this checkpoint as `model`, then:\n\n```python\n{LOADER}\n```\n"
         )
     return (
         "Removed weights are zeros in dense matrices: the files are as large as before, and no faster to run."

@@ -5,6 +5,24 @@ from __future__ import annotations
 from copal_core.config import Method, Structure
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.neurons import NEURONS
+from copal_core.methods.stored_size import structure_share
+
+# the defaults of the classes that train; those import torch, which a page that estimates a run does not
+_BUDGETS = {"plrd": {"members": 2.0, "tokens": 8192.0}, "basel": {"tokens": 6144.0, "tuning": 8192.0}}
+
+
+def training_tokens(method: Method) -> int:
+    """Tokens that one step of `method` trains on, over all sizes and rounds; 0 for a method that does not train."""
+    if method.name not in _BUDGETS:
+        return 0
+    given = {**_BUDGETS[method.name], **method.options}
+    sizes, tuning = given.get("members", 1.0), given.get("tuning", 0.0)
+    return int(float(sizes) * float(given["tokens"]) + float(tuning))
+
+
+def kept_share(method: Method, structure: Structure) -> float:
+    """The share of the dense bytes that a low-rank method may store: its own `keep`, or as the structure."""
+    return float(method.options.get("keep") or structure_share(structure))
 
 
 def has_own_amount(method: Method) -> bool:

@@ -44,7 +44,7 @@ class RunState:
 
 
 class JobFolder:
-    """What runs, groups, decompositions and attributions have in common.
+    """What runs, groups and attributions have in common.
 
     called: what it is in messages, such as "run 'x'".
     """

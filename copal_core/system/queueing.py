@@ -4,7 +4,7 @@ Whoever starts a process takes a ticket for it; the process waits until its tick
 beside the runs, and every process keeps a lock on its ticket as long as it lives, so that neither a killed process
 nor a killed server leaves anything behind. The person who was served longest ago is served next.
 
-    COPAL_SHARED_JOBS    runs, groups, decompositions and the like at once; 1 by default
+    COPAL_SHARED_JOBS    runs, groups and the like at once; 1 by default
     COPAL_SHARED_TASKS   tasks of a minute that pages wait for, at once; 2 by default
 """
 
