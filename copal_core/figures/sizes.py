@@ -89,14 +89,13 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
     for method, part in points.groupby("method", sort=False):
         part = part.sort_values("share")
         name = str(method)
-        dash = method_dash(name) if ":" in name else "dash" if _plain(name) in LOWRANK_COLOURS else "solid"
         traces.append(
             go.Scatter(
                 x=part["share"],
                 y=part["perplexity"],
                 mode="lines+markers",
                 name=label(name),
-                line={"color": method_colour(name if ":" in name else f"{name}:none"), "dash": dash},
+                line={"color": method_colour(name), "dash": method_dash(name)},
                 marker={"size": 9, "symbol": "square" if _plain(name) in LOWRANK_COLOURS else "circle"},
                 customdata=[
                     f"{percent(row.share)} of the bytes: {compact(row.perplexity)}"

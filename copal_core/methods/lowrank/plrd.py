@@ -1,4 +1,4 @@
-"""One parent, a family of sizes: ranks r_0 > r_1 > …, each refactorised from the one before (PLRD, arXiv:2406.19995).
+"""Ranks r_0 > r_1 > … of one parent, each refactorised from the one before (PLRD, arXiv:2406.19995).
 
 A step truncates the previous *factors*: QR of both, SVD of the small core, never the dense weight; then the
 factored model goes on with pretraining before the next step. The last size is the result; with a budget of 0 tokens
@@ -9,7 +9,6 @@ metric of the calibration text (the paper truncates in the plain one, option `me
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,13 +17,10 @@ from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import Decomposition, Factors, check_keep, check_rank
 from copal_core.methods.factored.training import Outcome
-from copal_core.methods.factored.workshop import Trained
+from copal_core.methods.factored.workshop import Trained, Workshop
 from copal_core.methods.linalg import svd, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics, InputGram, Statistic
-
-if TYPE_CHECKING:
-    from copal_core.methods.factored.workshop import Workshop
 
 
 @LOWRANK.register("plrd")
