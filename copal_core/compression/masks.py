@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from copal_core.checkpoints.layout import GROUPS
 from copal_core.methods.criterion import Criterion
-from copal_core.statistics.accumulators import GroupStatistics
+from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.system.precision import exact_products
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ class PrunedBlock:
     scores: Weights = field(default_factory=dict)
     thresholds: dict[str, Tensor | None] = field(default_factory=dict)
     warnings: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def prune_block(
+    criterion: Criterion, base: Mapping[str, Tensor], statistics: BlockStatistics, structure: Structure
+) -> PrunedBlock:
+    """Remove weights of every projection. base: projection -> (out, in) weights to be scored."""
+    block = PrunedBlock()
+    for group, names in GROUPS.items():
+        gathered = statistics.groups.get(group, GroupStatistics())
+        found = prune_group(criterion, {name: base[name] for name in names}, gathered, structure)
+        block.weights |= found.weights or masked(base, found.kept)
+        block.kept |= found.kept
+        block.scores |= found.scores
+        block.thresholds |= found.thresholds
+        block.warnings += found.warnings
+    return block
 
 
 def prune_group(
