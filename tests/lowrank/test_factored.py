@@ -29,7 +29,7 @@ from copal_core.methods.factored.workshop import Workshop
 from copal_core.methods.lowrank.basel import split
 from copal_core.methods.wording import trained_words
 from copal_core.statistics.accumulators import GroupStatistics
-from copal_core.statistics.library import GRAM, LayerLibrary, layer_library
+from copal_core.statistics.library import LayerLibrary, layer_library
 
 PROTOCOL = Protocol(
     calibration=Windows.parse("8x32"),
@@ -107,8 +107,16 @@ class TestStatistics:
 
     def test_can_be_cancelled(self, library: LayerLibrary, texts: tuple[str, ...]) -> None:
         other = PROTOCOL.model_copy(update={"seed": 7})
+
+        def cancel(label: str, done: int, total: int) -> None:
+            if label.startswith("calibrating") and done == 1:
+                raise Cancelled("cancelled")
+
         with pytest.raises(Cancelled):
-            layer_library(library.checkpoint, texts[:1], other, GRAM, should_stop=lambda: True)
+            layer_library(library.checkpoint, texts[:1], other, cancel)
+        told: list[int] = []
+        layer_library(library.checkpoint, texts[:1], other, lambda label, done, total: told.append(done))
+        assert 0 in told and 1 in told  # a pass that was cut short starts again
 
     def test_refuse_a_layer_that_does_not_exist(self, library: LayerLibrary) -> None:
         with pytest.raises(InvalidValueError, match="choose 0 to 1"):
