@@ -243,6 +243,15 @@ class RunConfig(_Frozen):
     methods: tuple[Method, ...] = Field(min_length=1, max_length=32)
     structure: Structure = Structure()
     protocol: Protocol = Protocol()
+    steps: Literal["all", "last"] = Field(
+        default="all",
+        description="last: the last domain's step alone, for strategies that need no step before",
+    )
+
+    @property
+    def first_step(self) -> int:
+        """The first step that is computed, counted from 1; the last one is as many as there are domains."""
+        return len(self.domains) if self.steps == "last" else 1
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -261,6 +270,8 @@ class RunConfig(_Frozen):
     def canonical(self) -> str:
         """Return the configuration as JSON with sorted keys: equal configurations give equal text."""
         content = {"format": FORMAT, **self.model_dump(mode="json")}
+        if self.steps == "all":
+            del content["steps"]  # so that fingerprints from before there was a choice stay what they are
         content["methods"] = [str(method) for method in self.methods]
         return json.dumps(content, sort_keys=True, ensure_ascii=False)
 

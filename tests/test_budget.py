@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import Factors
-from copal_core.methods.factored.files import load_factors, save_factors
 from copal_core.methods.masks import select
+from copal_core.system import files
 
 SHAPES = [(8, 16), (7, 12), (33, 20), (64, 24)]
 
@@ -77,9 +76,10 @@ def test_a_file_of_factors_has_the_bytes_of_the_budget(
 ) -> None:
     factors = Factors(weights(rows, rank), weights(rank, columns))
     path = tmp_path / "factors.safetensors"
-    save_factors(path, {"layer": factors})
+    half = factors.in_half()
+    files.write_arrays(path, {"left": half.left.numpy(), "right": half.right.numpy()})
     assert data_bytes(path) == stored_size.rank_bytes(rows, columns, rank) == 2 * factors.parameters
-    assert torch.allclose(load_factors(path)["layer"].weight(), factors.weight(), atol=0.02)
+    assert torch.allclose(half.left.float() @ half.right.float(), factors.weight(), atol=0.02)
 
 
 @given(some.integers(1, 300), some.integers(1, 300), some.floats(0, 1))
@@ -113,11 +113,3 @@ def test_known_sizes() -> None:
 def test_what_is_no_share_is_refused(share: float) -> None:
     with pytest.raises(InvalidValueError, match="use 0 to 1"):
         stored_size.rank_at(8, 8, share)
-
-
-def test_the_header_is_json(tmp_path: Path) -> None:
-    save_factors(tmp_path / "f", {"layer": Factors(weights(4, 2), weights(2, 4))}, {"checkpoint": "x"})
-    content = (tmp_path / "f").read_bytes()
-    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
-    assert header["__metadata__"] == {"checkpoint": "x"}
-    assert header["layer.left"]["shape"] == [4, 2]

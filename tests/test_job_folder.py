@@ -13,14 +13,13 @@ from copal_core.analysis.diagnosis.attributions import Attribution, Request
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import processes
-from copal_core.store.decompositions import DecompositionConfig, Decompositions
 from copal_core.store.folder import STATUSES, JobFolder, RunState, ending
 from copal_core.store.groups import Groups
 from copal_core.store.runs import Runs
 from copal_core.store.variations import seeds
 from copal_core.system import files
 
-KINDS = ("run", "group", "decomposition", "attribution")
+KINDS = ("run", "group", "attribution")
 
 
 @pytest.fixture
@@ -32,8 +31,6 @@ def config() -> RunConfig:
 def job(request: pytest.FixtureRequest, tmp_path: Path, config: RunConfig) -> JobFolder:
     if request.param == "group":
         return Groups(tmp_path).create(seeds(config, 2))
-    if request.param == "decomposition":
-        return Decompositions(tmp_path).create(DecompositionConfig("tiny", ("a.txt",), ("svd",)))
     run = Runs(tmp_path).create(config)
     if request.param == "run":
         return run
@@ -155,6 +152,6 @@ def test_torchs_own_exhausted_memory_is_in_words() -> None:
     "text", ["", "short", "../../etc/passwd", "Upper-case", "with space", "a" * 65, "abcdef\n"]
 )
 def test_an_id_leads_nowhere_else(tmp_path: Path, text: str) -> None:
-    for read in (Runs(tmp_path).open, Groups(tmp_path).open, Decompositions(tmp_path).open):
+    for read in (Runs(tmp_path).open, Groups(tmp_path).open):
         with pytest.raises(InvalidValueError, match="(?s)id .* is not valid: 6 to 64"):
             read(text)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from copal_core.analysis import metrics
+from copal_core.config import Method
+from copal_core.methods.amounts import kept_share
+from copal_core.methods.wording import trained_words, training_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +28,11 @@ def perplexity_matrix(table: pd.DataFrame, method: str, domains: list[str]) -> m
 
 
 def stasis_by_step(layers: pd.DataFrame, method: str) -> pd.DataFrame:
-    """step, stasis, mask_change, sparsity of the whole model, one row a step from the second on."""
+    """step, stasis, mask_change, sparsity of the whole model, one row a step that has another before it."""
     import pandas as pd
 
     rows = []
-    chosen = layers[(layers["method"] == method) & (layers["step"] > 1)]
+    chosen = layers[(layers["method"] == method) & layers["stay_pruned"].notna()]
     for step, group in chosen.groupby("step"):
         total = group[["stay_pruned", "pruned", "revived", "newly_pruned", "weights"]].sum()
         rows.append(
@@ -77,7 +80,7 @@ def _method(
         "method": method,
         "perplexity": [[_number(value) for value in row] for row in R[1:]],
         "bwt": _number(metrics.backward_transfer(R)) if complete else None,
-        "average_perplexity": _number(metrics.average_perplexity(R)) if complete else None,
+        "average_perplexity": _number(float(R[-1].mean())),
         "sparsity": _number(last["pruned"].sum() / last["weights"].sum()) if len(last) else None,
         "stasis": [_number(value) for value in moves["stasis"]],
         "mask_change": [_number(value) for value in moves["mask_change"]],
@@ -86,13 +89,22 @@ def _method(
 
 
 def _factored(store: RunStore, method: str, step: int) -> dict[str, Any]:
-    """What a low-rank method has besides: its stored share, parameters, and how many layers are of which kind."""
+    """What a low-rank method has besides: shares asked and stored, parameters, kinds of layers, what was trained."""
     table = store.factors()
     last = table[(table["method"] == method) & (table["step"] == step)]
     if not len(last):
         return {}
     dense = 2 * (last["rows"] * last["columns"]).sum()
+    tokens, distinct = training_of(store, method, step)
+    losses = store.records.rows(
+        "SELECT nats FROM losses WHERE method = ? AND step = ? ORDER BY number", (method, step)
+    )
     return {
+        "share": kept_share(Method.parse(method), store.config.structure),
+        "label": trained_words(tokens, distinct),
+        "tokens": tokens,
+        "distinct_tokens": distinct,
+        "losses": [nats for (nats,) in losses],
         "stored_share": _number(last["bytes"].sum() / dense),
         "parameters": int(last["parameters"].sum()),
         "kinds": {str(kind): int(count) for kind, count in last["kind"].value_counts().items()},
@@ -107,7 +119,7 @@ def _thinned(store: RunStore, method: str, step: int) -> dict[str, Any]:
     if not len(last):
         return {}
     counts = ["neurons", "removed", "stay_removed", "revived", "newly_removed"]
-    moves = [part[counts].sum() for number, part in table.groupby("step") if number > 1]
+    moves = [part[counts].sum() for _, part in table.groupby("step") if part["stay_removed"].notna().all()]
     shapes = store.info.get("checkpoint", {}).get("projections", {})
     attention = sum(out * columns for name, (out, columns) in shapes.items() if name[0] in "qkvo") * len(last)
     gone = 1 - last["removed"].sum() / last["neurons"].sum()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from copal_core.methods import stored_size
-from copal_core.methods.decomposition import Factors
-from copal_core.methods.factored.modules import FactoredLinear, factored_modules, replaced
+from copal_core.methods.factored.modules import FactoredLinear
 
 ROUNDS = 5
 Installed = Callable[[], AbstractContextManager[nn.Module]]  # the model as it is to be measured
@@ -63,24 +62,6 @@ def by_turns(
         reading, writing = (statistics.median(side) for side in zip(*turns, strict=True))
         found[name] = {**asdict(sizes[name]), "prefill": prompt / reading, "decode": written / writing}
     return found
-
-
-def compare(
-    model: nn.Module, factors: Mapping[str, Factors], prompt: int = 256, written: int = 32
-) -> dict[str, dict[str, float]]:
-    """'dense' and 'factored', measured by turns."""
-    small = {name: one for name, one in factors.items() if one.parameters < _dense(model, name)}
-    modules = factored_modules(model, small, next(model.parameters()).dtype)
-    models: dict[str, Installed] = {
-        "dense": lambda: nullcontext(model),
-        "factored": lambda: replaced(model, modules),
-    }
-    return by_turns(models, prompt, written)
-
-
-def _dense(model: nn.Module, name: str) -> int:
-    weight = model.get_submodule(name).weight
-    return int(weight.numel())  # type: ignore[operator]
 
 
 @torch.inference_mode()

@@ -144,11 +144,8 @@ def check_names(config: RunConfig) -> RunConfig:
         The configuration as it means the same from any folder: files by their absolute paths.
     """
     from copal_core.domains import resolve_specs
-    from copal_core.methods.build import build_compressor
-    from copal_core.methods.strategies import STRATEGIES
+    from copal_core.methods.build import build_methods
 
     domains = resolve_specs(config.domains, config.protocol.calibration, config.protocol.evaluation)
-    for method in config.methods:
-        build_compressor(method.name, method.options)
-        STRATEGIES.get(method.strategy)
+    build_methods(config)
     return RunConfig(**{**dict(config), "domains": domains})

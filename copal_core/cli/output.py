@@ -59,6 +59,8 @@ def tell_event(event: dict[str, Any]) -> None:
     share = f"{event.get('progress', 0):4.0%}"
     if event["event"] == "block":
         tell(f"{share}  step {event['step']}  {event['method']}  block {event['block'] + 1}")
+    elif event["event"] == "trained":
+        tell(f"{share}  step {event['step']}  {event['method']}  {event['message']}")
     elif event["event"] == "repair":
         tell(f"{share}  {event['message']}: computed again from there")
     elif event["event"] == "evaluated":

@@ -58,6 +58,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--sparsity", type=float, help="share removed where unstructured; default: 0.5")
     shared.with_protocol(shared.with_group(run))
+    words = "last: only that of the last domain; joint, restart"
+    run.add_argument("--steps", choices=["all", "last"], default="all", help=words)
     run.add_argument("--map-size", type=int, default=64, help="side of the pooled heatmap tiles")
     shared.with_title(run)
     run.add_argument("--plan", action="store_true", help="say what it would take, and compute nothing")
@@ -87,6 +89,7 @@ def _run(options: argparse.Namespace) -> None:
         methods=tuple(Method.parse(text) for text in options.method),
         structure=Structure.parse(options.structure, options.sparsity, options.group),
         protocol=shared.protocol_from(options),
+        steps=options.steps,
     )
     if options.plan:
         print_plan(shared.check_names(config), options.json)

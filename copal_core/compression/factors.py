@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +11,12 @@ import torch
 from torch import Tensor
 
 from copal_core.checkpoints.backbone import Backbone
-from copal_core.checkpoints.layout import GROUPS, module_name
+from copal_core.checkpoints.layout import module_name
 from copal_core.compression.artifact import Artifact, Place, Timed, Weights, arrays_of
 from copal_core.compression.masks import filled
-from copal_core.config import Structure
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import Choice, Decomposition, Factors, Masked, relative_error
-from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
+from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.store.records import FactorRecord, Record, WarningRecord
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
@@ -29,6 +27,11 @@ if TYPE_CHECKING:
     from copal_core.compression.step import Step
 
 
+LOADER = """from safetensors.torch import load_file
+from copal_core.methods.factored.modules import install
+install(model, load_file("factors/factors.safetensors"))"""
+
+
 @dataclass
 class FactorisedBlock:
     """weights: projection -> (out, in), as they come out of the 16 bits that are stored."""
@@ -36,43 +39,69 @@ class FactorisedBlock:
     weights: Weights = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)  # rounded to 16 bits; a dense layer has none
 
-
-def factorise_block(
-    decomposition: Decomposition,
-    base: Mapping[str, Tensor],
-    statistics: BlockStatistics,
-    structure: Structure,
-) -> FactorisedBlock:
-    """Compute factors (or a hybrid's masks) of every projection. base: projection -> (out, in)."""
-    block = FactorisedBlock()
-    for group, names in GROUPS.items():
-        gathered = statistics.groups.get(group, GroupStatistics())
-        factorise_group(decomposition, {name: base[name] for name in names}, gathered, structure, block)
-    return block
-
-
-def factorise_group(
-    decomposition: Decomposition,
-    weights: Mapping[str, Tensor],
-    statistics: GroupStatistics,
-    structure: Structure,
-    block: FactorisedBlock,
-) -> None:
-    """Add the projections that read one input to `block`. weights: projection -> (out, in)."""
-    for name, choice in decomposition.decompose_group(weights, statistics, structure).items():
-        weight, found = weights[name], choice.result
+    def take(self, name: str, weight: Tensor, choice: Choice) -> None:
+        """Take in what was chosen for one projection, as it will be stored. weight: (out, in) before."""
+        found = choice.result
         if isinstance(found, Masked) and bool(found.kept.all()):
-            block.weights[name] = weight
+            self.weights[name] = weight
         elif isinstance(found, Masked):
-            block.choices[name] = choice
+            self.choices[name] = choice
             values = weight.float() if found.values is None else found.values
-            block.weights[name] = values * found.kept
+            self.weights[name] = values * found.kept
         elif found.parameters >= weight.numel():
-            block.weights[name] = weight  # nothing is stored larger than it was
+            self.weights[name] = weight  # nothing is stored larger than it was
         else:
             stored = found.in_half()
-            block.choices[name] = Choice(stored, choice.output_error, choice.alternative_error)
-            block.weights[name] = stored.left.float() @ stored.right.float()
+            self.choices[name] = Choice(stored, choice.output_error, choice.alternative_error)
+            self.weights[name] = stored.left.float() @ stored.right.float()
+
+    def save(self, store: RunStore, place: Place) -> None:
+        """Write factors, masks and updated values. place: method, step and block."""
+        factors: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
+        for name, choice in self.choices.items():
+            if isinstance(choice.result, Factors):
+                factors |= {f"{name}.left": choice.result.left, f"{name}.right": choice.result.right}
+            else:
+                kept[name] = choice.result.kept
+                if choice.result.values is not None:
+                    values[name] = choice.result.values[choice.result.kept].float()
+        if kept:
+            store.save_masks(*place, arrays_of(kept))
+        if values:
+            store.save_arrays("weights", *place, arrays_of(values))
+        # written in every case: its presence says that the block is a low-rank method's
+        store.save_arrays("factors", *place, arrays_of(factors) or {"none": np.zeros(0, np.float16)})
+
+    def records(self, place: Place, name: str, weight: Tensor, gram: Tensor | None) -> list[Record]:
+        """Record one projection, and its warnings. weight: (out, in) before; gram: (in, in) to measure with."""
+        choice = self.choices.get(name)
+        result = choice.result if choice else None
+        rows, columns = weight.shape
+        error = None if gram is None else relative_error(weight.float(), self.weights[name].float(), gram)
+        kind, rank, parameters = "dense", min(rows, columns), rows * columns
+        size = stored_size.dense_bytes(rows, columns)
+        if isinstance(result, Factors):
+            kind, rank, parameters, size = "rank", result.rank, result.parameters, result.bytes
+        elif isinstance(result, Masked):
+            kind, rank, parameters, size = "mask", 0, result.parameters, result.bytes
+        record = FactorRecord(
+            *place,
+            projection=name,
+            kind=kind,
+            rows=rows,
+            columns=columns,
+            rank=rank,
+            parameters=parameters,
+            bytes=size,
+            output_error=error,
+            alternative_error=choice.alternative_error if choice else None,
+            damping=result.damping if isinstance(result, Factors) else 0.0,
+            discarded_energy=result.discarded_energy if isinstance(result, Factors) else 0.0,
+        )
+        warnings = result.warnings if result is not None else {}
+        return [record, *(WarningRecord(*place, name, kind, message) for kind, message in warnings.items())]
 
 
 class FactorArtifact(Artifact[Decomposition]):
@@ -80,7 +109,8 @@ class FactorArtifact(Artifact[Decomposition]):
 
     on_disk = (
         "Factors are multiplied out and removed weights are zeros, in dense matrices: the files are as large as "
-        "before, and no faster to run. The factors are in `factors/`, where there are any."
+        "before, and no faster to run. The factors are in `factors/`, where there are any. To run with them, load "
+        f"this checkpoint as `model`, then:\n\n```python\n{LOADER}\n```\n"
     )
 
     def __init__(self, step: Step, index: int) -> None:
@@ -90,38 +120,21 @@ class FactorArtifact(Artifact[Decomposition]):
 
     def add(self, base: Weights, used: GroupStatistics, newest: GroupStatistics, timed: Timed) -> None:
         with timed("select"), exact_products():
-            factorise_group(self._compressor, base, used, self._store.config.structure, self._found)
+            structure = self._store.config.structure
+            for name, choice in self._compressor.decompose_group(base, used, structure).items():
+                self._found.take(name, base[name], choice)
         with timed("record"), one_thread():
             gram = newest.mean("input_gram") if "input_gram" in newest.totals else None
             for name, weight in base.items():
-                self._records += _records(self._place, name, weight, self._found, gram)
+                self._records += self._found.records(self._place, name, weight, gram)
 
     def finish(self) -> list[Record]:
         with one_thread():
-            self._save()
+            self._found.save(self._store, self._place)
         return self._records
 
     def weights(self, base: Weights) -> Weights:
         return self._found.weights
-
-    def _save(self) -> None:
-        factors: dict[str, Tensor] = {}
-        kept: dict[str, Tensor] = {}
-        values: dict[str, Tensor] = {}
-        for name, choice in self._found.choices.items():
-            if isinstance(choice.result, Factors):
-                factors |= {f"{name}.left": choice.result.left, f"{name}.right": choice.result.right}
-            else:
-                kept[name] = choice.result.kept
-                if choice.result.values is not None:
-                    values[name] = choice.result.values[choice.result.kept].float()
-        store, place = self._store, self._place
-        if kept:
-            store.save_masks(*place, arrays_of(kept))
-        if values:
-            store.save_arrays("weights", *place, arrays_of(values))
-        # written in every case: its presence says that the block is a low-rank method's
-        store.save_arrays("factors", *place, arrays_of(factors) or {"none": np.zeros(0, np.float16)})
 
     @classmethod
     def restore(cls, store: RunStore, place: Place, dense: Weights, dtype: torch.dtype) -> Weights:
@@ -151,48 +164,23 @@ class FactorArtifact(Artifact[Decomposition]):
 
     @classmethod
     def export(cls, store: RunStore, method: str, step: int, backbone: Backbone, folder: Path) -> None:
-        """Write the weights, and factors/factors.safetensors where the method has any.
-
-        The model loaded from `folder` runs with them by install(model, load_file("factors/factors.safetensors")), with
-        `install` of copal_core.methods.factored.modules.
-        """
+        """Write the weights, and factors/factors.safetensors where the method has any."""
         super().export(store, method, step, backbone, folder)
-        found: files.Arrays = {}
-        for block in range(backbone.depth):
+        if factors := stored_factors(store, method, step):
+            files.write_arrays(folder / "factors" / "factors.safetensors", factors)
+
+
+def stored_factors(store: RunStore, method: str, step: int) -> files.Arrays:
+    """Read the factors of all layers after `step`, as `methods.factored.modules.install` takes them.
+
+    Returns:
+        'MODULE.left' (out, r) and 'MODULE.right' (r, in), 16-bit floats; nothing for a method without factors.
+    """
+    found: files.Arrays = {}
+    for block in range(store.info["checkpoint"]["blocks"]):
+        if store.has_arrays("factors", method, step, block):
             for key, array in store.arrays("factors", method, step, block).items():
                 projection, _, side = key.partition(".")
                 if side:  # an empty entry stands for a block without factors
                     found[f"{module_name(block, projection)}.{side}"] = array
-        if found:
-            files.write_arrays(folder / "factors" / "factors.safetensors", found)
-
-
-def _records(
-    place: Place, name: str, weight: Tensor, found: FactorisedBlock, gram: Tensor | None
-) -> list[Record]:
-    choice = found.choices.get(name)
-    result = choice.result if choice else None
-    rows, columns = weight.shape
-    error = None if gram is None else relative_error(weight.float(), found.weights[name].float(), gram)
-    kind, rank, parameters = "dense", min(rows, columns), rows * columns
-    size = stored_size.dense_bytes(rows, columns)
-    if isinstance(result, Factors):
-        kind, rank, parameters, size = "rank", result.rank, result.parameters, result.bytes
-    elif isinstance(result, Masked):
-        kind, rank, parameters, size = "mask", 0, result.parameters, result.bytes
-    record = FactorRecord(
-        *place,
-        projection=name,
-        kind=kind,
-        rows=rows,
-        columns=columns,
-        rank=rank,
-        parameters=parameters,
-        bytes=size,
-        output_error=error,
-        alternative_error=choice.alternative_error if choice else None,
-        damping=result.damping if isinstance(result, Factors) else 0.0,
-        discarded_energy=result.discarded_energy if isinstance(result, Factors) else 0.0,
-    )
-    warnings = result.warnings if result is not None else {}
-    return [record, *(WarningRecord(*place, name, kind, message) for kind, message in warnings.items())]
+    return found

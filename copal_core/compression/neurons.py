@@ -96,7 +96,9 @@ class NeuronArtifact(Artifact[NeuronSelector]):
     def _before(self) -> Mapping[str, NDArray[Any]] | None:
         """Return what the step before stored of this block; None at the first."""
         method, step, index = self._place
-        return None if step == 1 else self._store.arrays("neurons", method, step - 1, index)
+        if step == self._store.config.first_step:
+            return None
+        return self._store.arrays("neurons", method, step - 1, index)
 
     def _given_before(self, before: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
         """Return the columns of down that differ from the dense ones before this step."""

@@ -148,7 +148,9 @@ class BlockRecorder:
 
     def _layers(self, pruned: PrunedBlock, domain_means: Mapping[str, float] | None) -> Iterator[PrunedLayer]:
         method, step, block = self._place
-        previous = self._store.masks(method, step - 1, block, list(pruned.kept)) if step > 1 else {}
+        previous = {}
+        if step > self._store.config.first_step:
+            previous = self._store.masks(method, step - 1, block, list(pruned.kept))
         for name, scores in pruned.scores.items():
             yield PrunedLayer(
                 method=method,

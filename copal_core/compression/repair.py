@@ -19,10 +19,11 @@ from copal_core.system import files
 def forget_damaged(
     store: RunStore, method: Method, step: int, compressor: Compressor, strategy: Strategy
 ) -> tuple[int, str] | None:
-    """Forget the blocks of one step from the first damaged one on.
+    """Forget the blocks of one step from the first damaged one on; all of them where the method trains.
 
-    Returns that block and what is wrong with it, None when all are whole. Raises RunError when it cannot be computed
-    again: the memory of the step before, which its strategy needs, was dropped.
+    Trained factors stand in place of those that the blocks after were calibrated with. Returns the damaged block and
+    what is wrong with it, None when all are whole. Raises RunError when it cannot be computed again: the memory of the
+    step before, which its strategy needs, was dropped.
     """
     found = next(_damaged(store, str(method), step, compressor), None)
     if found is None:
@@ -33,8 +34,10 @@ def forget_damaged(
             f"{problem}, and the memory it was computed from was dropped when the run was done; start a new run of the "
             "same configuration"
         )
+    if compressor.training_tokens:
+        block = 0
     store.records.forget_blocks(str(method), step, block)
-    return found
+    return block, problem
 
 
 def _damaged(store: RunStore, method: str, step: int, compressor: Compressor) -> Iterator[tuple[int, str]]:

@@ -90,7 +90,12 @@ class Step:
     def _propagates_pruned(self) -> bool:
         return self.store.config.protocol.propagate == "pruned"
 
-    def _base(self, index: int, block: nn.Module) -> Weights:
+    @property
+    def trains(self) -> bool:
+        """Return True for a method that trains its factors once all blocks have some."""
+        return self.compressor.training_tokens > 0
+
+    def base(self, index: int, block: nn.Module) -> Weights:
         """Return the weights that are scored: dense, or those of the step before."""
         if self.strategy.starts_from_pruned and self.step > 1:
             return pruned_weights(self.store, str(self.method), self.step - 1, index, block)
@@ -103,13 +108,13 @@ class Step:
         if self._propagates_pruned:
             weights = pruned_weights(self.store, str(self.method), self.step, index, block)
         else:
-            weights = self._base(index, block)
+            weights = self.base(index, block)
         with swapped(block, weights):
             states.advance(block)
 
     def _compress(self, index: int, block: nn.Module, states: States | None) -> None:
         with self._timed("load"):
-            base = self._base(index, block)
+            base = self.base(index, block)
         found = [BlockStatistics()]
         if states is not None:
             with self._timed("calibrate"), swapped(block, base):
@@ -121,7 +126,7 @@ class Step:
         remembered = BlockStatistics()
         for group, names in GROUPS.items():  # so that only one group's scores are in memory
             newest, used = self._statistics(index, group, found)
-            if self.strategy.remembers and self.compressor.statistics():
+            if (self.strategy.remembers or self.trains) and self.compressor.statistics():
                 remembered.groups[group] = used
             artifact.add({name: base[name] for name in names}, used, newest, self._timed)
             self.backbone.settle(index)

@@ -17,13 +17,22 @@ from copal_core.checkpoints.backbone import Backbone
 from copal_core.compression.repair import forget_damaged
 from copal_core.compression.restore import variant
 from copal_core.compression.step import HoldStates, Step
+from copal_core.compression.training import train_factors
 from copal_core.config import Method
 from copal_core.domains.documents import name_apart
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment.evaluation import evaluate, no_change
-from copal_core.experiment.progress import Meter, evaluation_cost, step_cost, steps, total_cost
-from copal_core.methods.build import build_compressor
-from copal_core.methods.strategies import STRATEGIES
+from copal_core.experiment.progress import (
+    TRAINING_COST,
+    Meter,
+    evaluation_cost,
+    step_cost,
+    steps,
+    total_cost,
+    training_cost,
+)
+from copal_core.methods.build import build_methods
+from copal_core.methods.wording import trained_words
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.store.folder import RunState, ending
 from copal_core.store.records import PerplexityRecord, SecondsRecord
@@ -66,10 +75,7 @@ class _Experiment:
     def compute(self) -> None:
         config = self.store.config
         # unknown methods, and files that are missing or far too short, are refused before anything is computed
-        self._parts = {
-            str(m): (build_compressor(m.name, m.options), STRATEGIES.get(m.strategy)())
-            for m in config.methods
-        }
+        self._parts = build_methods(config)
         new = config.domains[len(self.store.info.get("domains", [])) :]
         domain_sources.resolve_specs(new, config.protocol.calibration, config.protocol.evaluation)
         self._meter = Meter(total_cost(config))
@@ -78,7 +84,7 @@ class _Experiment:
         calibration, evaluation = self._windows()
         self._evaluate(backbone, evaluation, "dense", 0)
         for method, step in steps(config):
-            self._prune(backbone, calibration, method, step)
+            self._train(self._prune(backbone, calibration, method, step))
             self._evaluate(backbone, evaluation, str(method), step)
 
     def finish(self, status: str, message: str) -> None:
@@ -161,11 +167,12 @@ class _Experiment:
             evaluation.append(torch.from_numpy(kept["evaluation"]))
         return calibration, evaluation
 
-    def _prune(self, backbone: Backbone, windows: list[Tensor], method: Method, step: int) -> None:
+    def _prune(self, backbone: Backbone, windows: list[Tensor], method: Method, step: int) -> Step:
+        """Compress block by block; returns the finished step."""
         cost = step_cost(self.store.config, method, step)[0] / backbone.depth
-        criterion, strategy = self._parts[str(method)]
-        if found := forget_damaged(self.store, method, step, criterion, strategy):
-            block, problem = found
+        compressor, strategy = self._parts[str(method)]
+        if damaged := forget_damaged(self.store, method, step, compressor, strategy):
+            block, problem = damaged
             self._emit(
                 {"event": "repair", "method": str(method), "step": step, "block": block, "message": problem}
             )
@@ -178,7 +185,28 @@ class _Experiment:
             self._emit({"event": "block", "method": str(method), "step": step, "block": block})
 
         self._progress("prune", str(method), step, finished, force=True)
-        Step(self.store, backbone, windows, method, criterion, strategy, step, visit, self.states).run()
+        found = Step(self.store, backbone, windows, method, compressor, strategy, step, visit, self.states)
+        found.run()
+        return found
+
+    def _train(self, step: Step) -> None:
+        """Train the factors of a finished step, of a method that does."""
+        place = (str(step.method), step.step)
+        if not step.trains:
+            return
+        if self.store.is_trained(*place):
+            self._meter.skip(training_cost(step.method))
+        else:
+
+            def visit(label: str, tokens: int) -> None:
+                self._meter.add(TRAINING_COST * tokens)
+                self._progress(label, *place, block=step.backbone.depth - 1)
+
+            trained = train_factors(step, visit)
+            words = trained_words(trained.tokens, trained.distinct_tokens)
+            self._emit({"event": "trained", "method": place[0], "step": place[1], "message": words})
+        if not step.strategy.remembers:
+            self.store.drop_arrays("memory", *place)  # kept until here for the training alone
 
     def _evaluate(self, backbone: Backbone, windows: list[Tensor], method: str, step: int) -> None:
         """Perplexity on the domains that are not known yet, of the dense model or of one step's result."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from copal_core.config import Method, Protocol, RunConfig, Windows
 from copal_core.experiment.memory_plan import PROCESS_BYTES, Plan, plan
-from copal_core.experiment.progress import domains_at_once, total_cost
+from copal_core.experiment.progress import domains_at_once, total_cost, training_cost
 from copal_core.methods.facts import Shapes, facts_of
 from copal_core.methods.strategies import STRATEGIES
 from copal_core.store.runs import runs_root
@@ -110,6 +110,10 @@ def memory_bytes(config: RunConfig, description: Description) -> int:
     """Return the peak of resident bytes: the checkpoint, one block at work, the windows' hidden states."""
     shapes, steps = description.projections, len(config.domains)
     block = max(_block_bytes(method, steps, shapes) for method in config.methods)
+    if any(map(training_cost, config.methods)):
+        # the whole model in single precision; its factors, their gradients and the optimiser's two moments, and copies
+        weights = sum(out * columns for out, columns in shapes.values()) * description.blocks
+        block += 4 * description.total + 6 * 4 * weights
     found = plan(config, description)
     batch = min(_BATCH_BYTES, found.activations)
     hidden = batch if found.activations_on_disk else found.activations * _HIDDEN_COPIES

@@ -13,14 +13,13 @@ import sys
 from pathlib import Path
 
 from copal_core.errors import InvalidValueError, RunError
-from copal_core.store.decompositions import DecompositionStore
 from copal_core.store.folder import JobFolder, RunState
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 from copal_core.system import files, queueing, sharing
 from copal_core.system.paths import runs_root
 
-_RESULTS = ("masks", "factors", "neurons", "memory", "weights", "maps")
+_RESULTS = ("masks", "factors", "bases", "neurons", "memory", "weights", "maps")
 
 
 def start(store: RunStore) -> None:
@@ -30,11 +29,6 @@ def start(store: RunStore) -> None:
     """
     store.refuse_recorded()
     launch(store, ["resume", store.id, "--runs", str(store.folder.parent)])
-
-
-def start_decomposition(store: DecompositionStore) -> None:
-    """Compute it, or go on with it, in a process of its own. Raises RunError when another process does."""
-    launch(store, ["decompose", "--resume", store.id, "--runs", str(store.folder.parent.parent)])
 
 
 def launch(job: JobFolder, command: list[str]) -> None:

@@ -9,6 +9,8 @@ from copal_core.config import Method, RunConfig
 from copal_core.methods.facts import facts_of
 from copal_core.methods.strategies import STRATEGIES
 
+# of a token that is trained on: forward, backward and the head, in forward passes of the blocks
+TRAINING_COST = 5.0
 # the time left is told once this share of the whole, or these seconds of work, have shown the pace
 _SHARE_TO_TELL, _SECONDS_TO_TELL, _SECONDS_AT_LEAST = 0.05, 15.0, 1.0
 
@@ -24,6 +26,11 @@ def domains_at_once(method: Method, step: int) -> int:
     return len(STRATEGIES.get(method.strategy)().domains(step))
 
 
+def training_cost(method: Method) -> float:
+    """Return the cost of training one step's factors, in tokens through the blocks; 0 for no training."""
+    return TRAINING_COST * facts_of(method.name).tokens_trained(method.options)
+
+
 def evaluation_cost(config: RunConfig) -> float:
     """Return the cost of evaluating one model on every domain, in tokens; the head's share included."""
     return 1.3 * config.protocol.evaluation.tokens * len(config.domains)
@@ -32,13 +39,13 @@ def evaluation_cost(config: RunConfig) -> float:
 def total_cost(config: RunConfig) -> float:
     """Return the cost of the whole run, in tokens through the blocks."""
     return evaluation_cost(config) + sum(
-        sum(step_cost(config, method, step)) for method, step in steps(config)
+        sum(step_cost(config, method, step)) + training_cost(method) for method, step in steps(config)
     )
 
 
 def steps(config: RunConfig) -> Iterator[tuple[Method, int]]:
     """Yield (method, step) in the order in which a run computes them."""
-    for step in range(1, len(config.domains) + 1):
+    for step in range(config.first_step, len(config.domains) + 1):
         for method in config.methods:
             yield method, step
 

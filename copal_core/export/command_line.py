@@ -19,6 +19,8 @@ def command_of(config: RunConfig) -> str:
         parts.append(f"--sparsity {structure.sparsity!r} --group {structure.group}")
     parts.append(f"--calibration {protocol.calibration} --evaluation {protocol.evaluation}")
     parts.append(f"--propagate {protocol.propagate} --seed {protocol.seed} --dtype {protocol.dtype}")
+    if config.steps != "all":
+        parts.append(f"--steps {config.steps}")
     if protocol.device != "auto":
         parts.append(f"--device {protocol.device}")
     if protocol.map_size != 64:

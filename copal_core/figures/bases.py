@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.figures.numbers import percent
 from copal_core.figures.template import DENSE_COLOUR, figure, method_colour
+
+if TYPE_CHECKING:
+    from copal_core.store.run_store import RunStore
 
 _DROPPED = "#D55E00"
 
 
+def read_bases(store: RunStore, method: str, step: int) -> list[dict[str, Any]]:
+    """Read what a run kept of Basel's bases after `step`.
+
+    Returns:
+        One entry a layer: block, projection, before (k,), kept (indices), after (one a kept basis), added.
+    """
+    found = []
+    for block in range(store.info["checkpoint"]["blocks"]):
+        arrays = store.arrays("bases", method, step, block)
+        for projection in (name for name in PROJECTIONS if f"{name}.before" in arrays):
+            layer = {kind: arrays[f"{projection}.{kind}"] for kind in ("before", "kept", "after")}
+            added = int(arrays[f"{projection}.added"].item())
+            found.append({"block": block, "projection": projection, **layer, "added": added})
+    return found
+
+
 def bases_table(entry: Mapping[str, Any]) -> pd.DataFrame:
-    """basis (1 is the largest at first), before, after (NaN when dropped) and kept. entry: one layer of bases.json."""
+    """basis (1: the largest at first), before, after (NaN when dropped) and kept. entry: one layer of `read_bases`."""
     before = np.asarray(entry["before"], dtype=float)
     after = np.full(len(before), np.nan)
     after[np.asarray(entry["kept"], dtype=int)] = np.abs(np.asarray(entry["after"], dtype=float))

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from copal_core.analysis.results import perplexity_matrix
-from copal_core.config import RunConfig
+from copal_core.config import Method, RunConfig
 from copal_core.figures.numbers import compact, percent
 from copal_core.figures.template import (
     factorises,
@@ -29,21 +29,32 @@ COLUMNS = ("method", "share", "domain", "perplexity", "name", "note")
 def run_sizes(
     config: RunConfig, run: str, perplexity: pd.DataFrame, factors: pd.DataFrame, domains: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a method and domain of a run after its last step, for methods that are finished. COLUMNS."""
+    """One row a method and domain of a run after its last step, for methods that are finished. COLUMNS.
+
+    method: a `curve_of`. name: the run and the whole method.
+    """
     rows = []
-    for method in map(str, config.methods):
-        last = perplexity_matrix(perplexity, method, list(domains))[-1]
+    for method in config.methods:
+        last = perplexity_matrix(perplexity, str(method), list(domains))[-1]
         if not np.isfinite(last).all():
             continue
-        share = _share(config, factors[(factors["method"] == method) & (factors["step"] == len(domains))])
+        layers = factors[(factors["method"] == str(method)) & (factors["step"] == len(domains))]
+        share, curve = stored_share(config, layers), curve_of(method)
         rows += [
-            (method, share, name, float(value), run, "") for name, value in zip(domains, last, strict=True)
+            (curve, share, name, float(value), f"{run} {method}", "")
+            for name, value in zip(domains, last, strict=True)
         ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _share(config: RunConfig, layers: pd.DataFrame) -> float:
-    """Bytes over dense bytes: as stored for low rank, as the structure says for masks."""
+def curve_of(method: Method) -> str:
+    """The method without the options that say its size: all sizes of one curve."""
+    options = {name: value for name, value in method.options.items() if name not in ("keep", "members")}
+    return str(method.model_copy(update={"options": options}))
+
+
+def stored_share(config: RunConfig, layers: pd.DataFrame) -> float:
+    """Bytes over dense bytes: as stored for low rank, as its structure says for masks. layers: one method's factors."""
     if not len(layers):
         return stored_size.structure_share(config.structure)
     return float(
@@ -86,14 +97,13 @@ def size_figure(table: pd.DataFrame, dense: Mapping[str, float], domain: str = "
     for method, part in points.groupby("method", sort=False):
         part = part.sort_values("share")
         name = str(method)
-        dash = method_dash(name) if ":" in name else "dash" if factorises(name) else "solid"
         traces.append(
             go.Scatter(
                 x=part["share"],
                 y=part["perplexity"],
                 mode="lines+markers",
                 name=label(name),
-                line={"color": method_colour(name if ":" in name else f"{name}:none"), "dash": dash},
+                line={"color": method_colour(name), "dash": method_dash(name)},
                 marker={"size": 9, "symbol": "square" if factorises(name) else "circle"},
                 customdata=[
                     f"{percent(row.share)} of the bytes: {compact(row.perplexity)}"

@@ -26,7 +26,7 @@ from copal_core.methods.strategy import Strategy
 
 NAME = "copal"
 COLOURWAY = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#6B8E23")
-_VARIANTS = {"basel-whitened": "#7F4F24"}  # of one method, drawn beside it
+_VARIANTS = {("basel", "metric=whitened"): "#7F4F24"}  # of one method with an option, drawn beside it
 _STROKES = {  # plotly's dashes as SVG has them
     "solid": "", "dash": "9 5", "dot": "2 4", "longdash": "13 5", "dashdot": "9 4 2 4", "longdashdot": "13 4 2 4",
 }  # fmt: skip
@@ -131,7 +131,8 @@ def method_colour(method: str) -> str:
     if method == "dense":
         return DENSE_COLOUR
     name = _parts(method)[0]
-    return _VARIANTS.get(name) or facts_of(name).colour or _colour_of(name)
+    variant = (colour for (of, option), colour in _VARIANTS.items() if of == name and option in method)
+    return next(variant, "") or facts_of(name).colour or _colour_of(name)
 
 
 def _colour_of(name: str) -> str:
@@ -149,7 +150,7 @@ def _colour_of(name: str) -> str:
 
 def factorises(method: str) -> bool:
     """Tell whether a method leaves factors of low rank, and no masks."""
-    return facts_of(re.split(r":|\[|-whitened", method)[0]).artifact == "factors"
+    return facts_of(re.split(r":|\[", method)[0]).artifact == "factors"
 
 
 def method_dash(method: str) -> str:

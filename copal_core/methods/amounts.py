@@ -5,6 +5,12 @@ from __future__ import annotations
 from copal_core.config import Method, Structure
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.neurons import NEURONS
+from copal_core.methods.stored_size import structure_share
+
+
+def kept_share(method: Method, structure: Structure) -> float:
+    """The share of the dense bytes that a low-rank method may store: its own `keep`, or as the structure."""
+    return float(method.options.get("keep") or structure_share(structure))
 
 
 def has_own_amount(method: Method) -> bool:

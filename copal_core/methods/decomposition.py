@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.system.registry import Options
 
 if TYPE_CHECKING:
-    from copal_core.methods.factored.workshop import Member, Workshop
+    from copal_core.methods.factored.workshop import Trained, Workshop
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,17 @@ class Decomposition(FactorFacts, ABC):
             {**found.warnings, "rank": message},
         )
 
-    def family(self, work: Workshop, keep: float) -> Iterator[Member]:
-        """Sizes of a whole checkpoint down to `keep` of the bytes; one, training-free, unless the method trains."""
-        yield work.untrained(self, keep)
+    def train(self, work: Workshop, keep: float) -> Trained:
+        """Factorise and train all layers of a checkpoint together; asked only where `training_tokens` is not 0.
+
+        Args:
+            work: the model, its layers with their statistics, and the text to train on.
+            keep: share of the dense bytes that the factors of each layer may take, above 0 and up to 1.
+
+        Returns:
+            Factors of every layer of `work`, of the ranks that `at_share` gives them.
+        """
+        raise NotImplementedError(f"{self.name} trains nothing")
 
     def share(self, structure: Structure) -> float:
         """The share of the dense bytes kept in a run of `structure`."""

@@ -17,7 +17,7 @@ from copal_core.methods.neurons import NEURONS
 from copal_core.methods.stored_size import structure_share
 from copal_core.statistics import neurons  # noqa: F401  (registers its statistics)
 from copal_core.statistics.accumulators import STATISTICS, Statistic
-from copal_core.system.registry import Registry
+from copal_core.system.registry import Options, Registry
 
 if TYPE_CHECKING:
     from copal_core.config import Structure
@@ -34,6 +34,7 @@ class Facts:
         propagation), measured by benchmarks/calibration.py.
     gathers: class names of the statistics that calibration gathers.
     by_row: a row's scores depend on its weights, its statistics and the input alone, so that few rows are at work.
+    training: names of options that say how many tokens a step trains on: the sum of each tuple's product.
     updates_weights: weights that stay get new values.
     needs_full_rank: inverts or factorises a Gram matrix, which takes as many tokens as a layer has inputs.
     workspace: bytes for each pair of inputs, and for each weight, of the largest layer while it is computed.
@@ -45,6 +46,7 @@ class Facts:
     cost: ClassVar[float] = 3.0
     gathers: ClassVar[tuple[str, ...]] = ()
     by_row: ClassVar[bool] = False
+    training: ClassVar[tuple[tuple[str, ...], ...]] = ()
     updates_weights: ClassVar[bool] = False
     needs_full_rank: ClassVar[bool] = False
     workspace: ClassVar[tuple[int, int]] = (0, 0)
@@ -53,6 +55,17 @@ class Facts:
     def statistics(self) -> tuple[Statistic, ...]:
         """Return the statistics that calibration gathers: those of `gathers`, unless options change them."""
         return tuple(STATISTICS[name]() for name in self.gathers)
+
+    @property
+    def training_tokens(self) -> int:
+        """Tokens that one step of a run trains on, over all sizes and rounds; 0 for a method that does not train."""
+        return self.tokens_trained(vars(self))
+
+    @classmethod
+    def tokens_trained(cls, options: Options) -> int:
+        """Return the training tokens of one step with these options, defaults standing in for those not given."""
+        values = [[float(options.get(name, getattr(cls, name))) for name in names] for names in cls.training]
+        return int(sum(map(prod, values)))
 
     @classmethod
     def gathered_bytes(cls, shapes: Shapes) -> dict[str, int]:

@@ -56,7 +56,8 @@ def done_by(store: RunStore, method: str, step: int) -> str:
     """What `method` had done after `step`, as the run recorded it.
 
     'Removed 50 % per row', 'Removed 24 of 96 hidden neurons of the feed-forward layers', or 'Kept 46.2 % of the
-    bytes of the linear layers: 10 as factors of rank 3 to 9, 4 as masks that remove 43 % of their weights'.
+    bytes of the linear layers: 10 as factors of rank 3 to 9, 4 as masks that remove 43 % of their weights'; with what
+    was trained, where anything was.
     """
     neurons, layers = (
         table[(table["method"] == method) & (table["step"] == step)]
@@ -68,8 +69,24 @@ def done_by(store: RunStore, method: str, step: int) -> str:
     if len(layers):
         dense = sum(map(dense_bytes, layers["rows"], layers["columns"]))
         share = f"{100 * layers['bytes'].sum() / dense:.3g} %"
-        return f"Kept {share} of the bytes of the linear layers: {_kinds(layers)}"
+        trained = training_of(store, method, step)
+        words = f"; {trained_words(*trained)}" if trained[0] else ""
+        return f"Kept {share} of the bytes of the linear layers: {_kinds(layers)}{words}"
     return f"Removed {of_weights(store.config.structure)}"
+
+
+def training_of(store: RunStore, method: str, step: int) -> tuple[int, int]:
+    """Tokens that `method` had trained on after `step`, with repeats and without; 0 and 0 for no training."""
+    query = "SELECT tokens, distinct_tokens FROM training WHERE method = ? AND step = ?"
+    rows = store.records.rows(query, (method, step))
+    return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
+
+def trained_words(tokens: int, distinct: int) -> str:
+    """'training-free', or such as 'trained on 8,192 distinct tokens, 4.0 passes'."""
+    if not tokens:
+        return "training-free"
+    return f"trained on {distinct:,} distinct tokens, {tokens / distinct:.1f} passes"
 
 
 def _kinds(layers: pd.DataFrame) -> str:

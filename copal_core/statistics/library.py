@@ -27,7 +27,7 @@ from copal_core.checkpoints.layout import GROUP_OF, GROUPS
 from copal_core.checkpoints.weights import WeightFiles
 from copal_core.config import Protocol
 from copal_core.domains.documents import name_apart
-from copal_core.errors import Cancelled, InvalidValueError
+from copal_core.errors import InvalidValueError
 from copal_core.statistics import cache_room
 from copal_core.statistics.accumulators import AbsoluteCoupling, GroupStatistics, InputGram, Statistic
 from copal_core.statistics.blockwise import HiddenStates
@@ -35,7 +35,6 @@ from copal_core.system import files
 
 Report = Callable[[str, int, int], None]  # label, done, total
 ALL: tuple[Statistic, ...] = (InputGram(), AbsoluteCoupling())
-GRAM: tuple[Statistic, ...] = (InputGram(),)
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ def layer_library(
     checkpoint: Checkpoint,
     specs: Sequence[str],
     protocol: Protocol,
-    statistics: Sequence[Statistic] = ALL,
     report: Report = lambda label, done, total: None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> LayerLibrary:
     """Gather the statistics of every block on every domain, or find them in the cache.
 
@@ -147,14 +144,11 @@ def layer_library(
         checkpoint: the dense model.
         specs: domains, as `domains.find` takes them.
         protocol: calibration windows, seed, device and dtype.
-        statistics: to gather.
-        report: receives label, done and total at each block.
-        should_stop: asked before each block.
+        report: receives label, done and total at each block; what it raises (Cancelled) ends the pass.
 
     Raises:
         DomainError: a domain cannot be read or is too short.
         CheckpointError: the checkpoint cannot be read.
-        Cancelled: `should_stop` returned True.
     """
     device, dtype, _ = devices.choose(protocol.device, protocol.dtype)
     domains = sample_windows(checkpoint, specs, protocol, report)
@@ -165,13 +159,13 @@ def layer_library(
     missing = [
         (domain, wanted)
         for domain in domains
-        if (wanted := [s for s in statistics if not _complete(folders[domain.name], s)])
+        if (wanted := [s for s in ALL if not _complete(folders[domain.name], s)])
     ]
     if missing:
         backbone = Backbone(checkpoint.folder, device, dtype)
         for number, (domain, wanted) in enumerate(missing):
             done = (number * depth, len(missing) * depth)
-            _gather(backbone, domain, wanted, folders[domain.name], done, report, should_stop)
+            _gather(backbone, domain, wanted, folders[domain.name], done, report)
         cache_room.make_room(list(folders.values()))
     return LayerLibrary(checkpoint, tuple(domains), protocol, folders, dtype, depth)
 
@@ -183,12 +177,9 @@ def _gather(
     folder: Path,
     done: tuple[int, int],
     report: Report,
-    should_stop: Callable[[], bool],
 ) -> None:
     states = HiddenStates(backbone, [domain.calibration])
     for index in range(backbone.depth):
-        if should_stop():
-            raise Cancelled("gathering the layers' statistics was cancelled")
         report(f"calibrating on {domain.name}", done[0] + index, done[1])
         with backbone.block(index) as block:
             block_statistics = states.calibrate(block, statistics, advance=True)[0]

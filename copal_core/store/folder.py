@@ -66,7 +66,7 @@ _STATE = TypeAdapter(RunState)
 
 
 class JobFolder:
-    """Folder of a run, a group, a decomposition or an attribution.
+    """Folder of a run, a group or an attribution.
 
     called: its name in messages, such as "run 'x'".
     """

@@ -99,8 +99,9 @@ class FactorRecord:
     """One linear layer of one step of a low-rank method, stored at 16 bits a value.
 
     kind: rank, mask (a hybrid's choice) or dense (where factors would be larger). output_error: relative, on the
-    newest domain's Gram matrix, None where that is not gathered; alternative_error: of what a hybrid did not
-    choose. discarded_energy: share that the truncation predicts in its own metric.
+    newest domain's Gram matrix (of trained factors: on the one that they were made with), None where that is not
+    gathered; alternative_error: of what a hybrid did not choose. discarded_energy: share that the truncation predicts
+    in its own metric.
     """
 
     method: str
@@ -145,6 +146,31 @@ class NeuronRecord:
 
 
 @dataclass(frozen=True)
+class TrainingRecord:
+    """The finished training of one step: written in the same transaction as the layers of the trained factors.
+
+    tokens: trained on, counted again in every pass; 0 when there was nothing to train. distinct_tokens: of text, each
+    counted once. stopped: why it ended early, else empty.
+    """
+
+    method: str
+    step: int
+    tokens: int
+    distinct_tokens: int
+    stopped: str
+
+
+@dataclass(frozen=True)
+class LossRecord:
+    """Mean nats a token of one training step, numbered from 1."""
+
+    method: str
+    step: int
+    number: int
+    nats: float
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """A block that is finished: written in the same transaction as what was measured of it."""
 
@@ -161,6 +187,8 @@ Record = (
     | SecondsRecord
     | FactorRecord
     | NeuronRecord
+    | TrainingRecord
+    | LossRecord
     | BlockRecord
 )
 
@@ -172,6 +200,8 @@ TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "seconds": (SecondsRecord, ("method", "step", "block", "phase")),
     "factors": (FactorRecord, ("method", "step", "block", "projection")),
     "neurons": (NeuronRecord, ("method", "step", "block")),
+    "training": (TrainingRecord, ("method", "step")),
+    "losses": (LossRecord, ("method", "step", "number")),
     "blocks": (BlockRecord, ("method", "step", "block")),
 }
 _HEADER, _COUNTER = 28, slice(24, 28)  # bytes of SQLite's file format: its change counter
@@ -270,10 +300,12 @@ class Records:
                 connection.execute(f"DELETE FROM {name} WHERE step > ?", (step,))
 
     def forget_blocks(self, method: str, step: int, first: int) -> None:
-        """Blocks of one step from `first` on count as finished no more; their records are replaced in time."""
+        """Blocks of one step from `first` on count as finished no more, nor does its training; their records are
+        replaced in time."""
         with self._connect() as connection:
-            where = "method = ? AND step = ? AND block >= ?"
-            connection.execute(f"DELETE FROM blocks WHERE {where}", (method, step, first))
+            where = "method = ? AND step = ?"
+            connection.execute(f"DELETE FROM blocks WHERE {where} AND block >= ?", (method, step, first))
+            connection.execute(f"DELETE FROM training WHERE {where}", (method, step))
 
     def keep_domains(self, names: Sequence[str]) -> None:
         """Forget perplexities on domains that are not in `names`."""

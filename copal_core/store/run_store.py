@@ -5,7 +5,7 @@
     events.jsonl     append-only progress
     results.sqlite   metrics and per-layer records
     windows/         the token windows of each domain
-    masks/ factors/ neurons/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
+    masks/ factors/ bases/ neurons/ memory/ weights/ maps/   METHOD/step-NN/block-NNN.safetensors
 
 A block counts as finished when its records are in `results.sqlite`; its files are written before that.
 """
@@ -236,6 +236,11 @@ class RunStore(JobFolder):
         rows = self.records.rows(query, (method, step)) if self.records_exist() else []
         return int(rows[0][0]) if rows else 0
 
+    def is_trained(self, method: str, step: int) -> bool:
+        """True once the training of this step is finished."""
+        query = "SELECT 1 FROM training WHERE method = ? AND step = ?"
+        return bool(self.records.rows(query, (method, step)))
+
     def records_exist(self) -> bool:
         return (self.folder / "results.sqlite").exists()
 
@@ -247,7 +252,7 @@ class RunStore(JobFolder):
     # -- arrays --------------------------------------------------------------------------------------
 
     def block_path(self, kind: str, method: str, step: int, block: int) -> Path:
-        """kind: masks, factors, neurons, memory, weights or maps."""
+        """kind: masks, factors, bases, neurons, memory, weights or maps."""
         return (
             self.folder
             / kind
@@ -283,6 +288,10 @@ class RunStore(JobFolder):
 
     def has_arrays(self, kind: str, method: str, step: int, block: int) -> bool:
         return self.block_path(kind, method, step, block).is_file()
+
+    def drop_arrays(self, kind: str, method: str, step: int) -> None:
+        """Delete the files of one kind of one step, if there are any."""
+        shutil.rmtree(self.block_path(kind, method, step, 0).parent, ignore_errors=True)
 
     def tiles(self, method: str, step: int, block: int, projection: str) -> dict[str, NDArray[Any]]:
         """Pooled maps of one layer: score, kept, histogram, edges, row_kept and, per head, two more."""

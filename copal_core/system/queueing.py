@@ -4,7 +4,7 @@ The page or command that starts a process first enqueues a ticket for it; the pr
 The queue is a file beside the runs, and every process locks its ticket for as long as it lives, so that neither a
 killed process nor a killed server leaves a stale entry. The person who was served least recently is served next.
 
-    COPAL_SHARED_JOBS    runs, groups, decompositions and the like at once; 1 by default
+    COPAL_SHARED_JOBS    runs, groups and the like at once; 1 by default
     COPAL_SHARED_TASKS   tasks of a minute that pages wait for, at once; 2 by default
 """
 

@@ -12,11 +12,16 @@ st.caption("One checkpoint, several sizes: decomposed step by step, and for one 
 
 # imported after the title is on the screen
 from pages.families import form, views  # noqa: E402
+from pages.shared import run_panel, runs  # noqa: E402
 from pages.shared.text import errors_shown  # noqa: E402
 
+store = None
 with errors_shown():
-    store = form.pick()
+    store = runs.pick(form.is_family)
     if store is not None:
-        form.watch(store)
+        if not store.recorded and store.state().status != "done":
+            run_panel.panel(store)
         views.show(store)
-    form.start_form(expanded=store is None)
+        runs.show_warnings(store)
+with errors_shown():
+    form.start_form(expanded=store is None or not views.has_sizes(store))

@@ -128,9 +128,10 @@ def _speed(store: RunStore, method: str, step: int) -> None:
     labels = {"dense": "dense model", "smaller": "without these neurons"}
     rows = [
         [
-            labels[name], count(one["parameters"]), size(one["bytes"]), compact(one["prefill"]), compact(one["decode"])
+            label, count(found[name]["parameters"]), size(found[name]["bytes"]), compact(found[name]["prefill"]),
+            compact(found[name]["decode"]),
         ]
-        for name, one in found.items()
+        for name, label in labels.items()
     ]  # fmt: skip
     columns = ["Model", "Parameters", "Bytes at 16 bits", "Prefill, tokens/s", "Decode, tokens/s"]
     charts.text_table(columns, rows, "Size and speed of the dense and the smaller model")

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 PARAMETERS = (
     "run", "view", "method", "step", "metric", "other_method", "other_step", "layer", "projection", "map", "checkpoint",
-    "model", "kept", "fit", "close", "family", "member", "share", "pair", "on",
+    "model", "kept", "fit", "close", "member", "share", "pair", "on",
     "texts", "windows", "sweep",
     "lesson",
     "other_run", "text", "window", "domain", "by", "row", "column",

@@ -126,6 +126,12 @@ def mask_methods_of(store: RunStore) -> list[str]:
     return [str(method) for method in store.config.methods if method.name not in others]
 
 
+def lowrank_methods_of(store: RunStore) -> list[str]:
+    """The methods that leave factors."""
+    lowrank = words.decompositions()
+    return [str(method) for method in store.config.methods if method.name in lowrank]
+
+
 def neuron_methods_of(store: RunStore) -> list[str]:
     """The methods that remove whole neurons."""
     selectors = words.neuron_selectors()

@@ -95,12 +95,12 @@ _DECOMPOSITIONS = {
         "For every layer a mask or the whitened SVD, whichever loses less at the same bytes.",
     ),
     "plrd": (
-        "PLRD, training-free",
-        "Factorises in steps of falling rank (arXiv 2406.19995). Within a run nothing is trained; Families trains.",
+        "PLRD",
+        "Factorises in steps of falling rank and trains after each (arXiv 2406.19995).",
     ),
     "basel": (
-        "Basel, training-free",
-        "Keeps the directions that carry most output (arXiv 2405.15877). Nothing is trained in a run; Families trains.",
+        "Basel",
+        "Relearns the size of every direction, drops the small ones, adds a few (arXiv 2405.15877).",
     ),
 }
 _NEURONS = {

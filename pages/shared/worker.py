@@ -7,7 +7,6 @@ Each line on stdout is one JSON object: progress, an error for people, or the re
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,53 +62,6 @@ def compare(checkpoint: str, domains: str, protocol: str) -> dict[str, Any]:
     setting = _setting(checkpoint, domains, protocol)
     compare_layers(prepared.find(*setting) or prepared.gather(*setting, _report), _report)
     return {}
-
-
-def export_member(decomposition: str, member: str, folder: str) -> dict[str, Any]:
-    """Write one size of a decomposition into a new folder."""
-    from copal_core.export import factored
-    from copal_core.store.decompositions import Decompositions
-
-    store = Decompositions().open(decomposition)
-    _report("Writing the checkpoint", 0, 0)
-    entry, found = factored.load_member(store, member)
-    shutil.rmtree(folder, ignore_errors=True)  # an earlier export under this very name
-    factored.export_member(locate(store.config.checkpoint, _report), found, Path(folder), entry["perplexity"])
-    return {"folder": folder}
-
-
-def measure_member(decomposition: str, member: str) -> dict[str, Any]:
-    """Bytes, operations and tokens a second of the dense model and of one size."""
-    from copal_core.analysis import speed
-    from copal_core.checkpoints import devices
-    from copal_core.checkpoints.backbone import Backbone
-    from copal_core.export import factored
-    from copal_core.store.decompositions import Decompositions
-
-    store = Decompositions().open(decomposition)
-    _report("Opening the checkpoint", 0, 0)
-    device, dtype, _ = devices.choose("auto", "auto")
-    checkpoint = locate(store.config.checkpoint, _report)
-    backbone = Backbone(checkpoint.folder, device, dtype)
-    _, found = factored.load_member(store, member)
-    _report("Reading prompts and writing tokens", 0, 0)
-    measured = speed.compare(backbone.causal_lm(), found.factors)
-    kernels = _two_of_four(checkpoint.describe(device, dtype)) if device.startswith("cuda") else []
-    return {**measured, "device": device, "dtype": dtype, "two_of_four": kernels}
-
-
-def _two_of_four(description: Any) -> list[dict[str, Any]]:
-    """2:4 products of the checkpoint's layer shapes beside dense ones, for one token and for a prompt."""
-    import torch
-
-    from copal_core.analysis import semi_structured
-
-    dtype = torch.float16 if description.dtype == "float32" else getattr(torch, description.dtype)
-    found = []
-    for tokens in (1, 256):
-        for one in semi_structured.compare(description.projections, tokens, description.device, dtype):
-            found.append({**one.__dict__, "ratio": one.ratio})
-    return found
 
 
 def losses(request: str) -> dict[str, Any]:
@@ -170,7 +122,7 @@ def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
 
 
 def measure_smaller(run: str, method: str, step: int) -> dict[str, Any]:
-    """Measure tokens a second of the model without its removed neurons, and of the dense one."""
+    """Measure tokens a second of the model without its removed neurons, or with its factors, and of the dense one."""
     from copal_core.export import smaller
 
     _report("Measuring the dense and the smaller model", 0, 0)
@@ -197,11 +149,9 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "preview": preview,
     "gather": gather,
     "compare": compare,
-    "export_member": export_member,
     "write": write,
     "redundancy": redundancy,
     "measure_smaller": measure_smaller,
-    "measure_member": measure_member,
     "losses": losses,
     "continue": continuations,
     "layer": layer,

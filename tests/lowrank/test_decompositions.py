@@ -135,8 +135,9 @@ def test_a_rank_that_rises_is_refused() -> None:
 
 def test_plrd_without_training_says_so_and_matches_the_whitened_svd() -> None:
     weight, statistics = layer(16, 20, 100)
-    found = build_decomposition("plrd", {}).decompose(weight, statistics, 6)
+    found = build_decomposition("plrd", {"tokens": 0.0}).decompose(weight, statistics, 6)
     assert "training-free" in found.warnings
+    assert "training-free" not in build_decomposition("plrd", {}).decompose(weight, statistics, 6).warnings
     best = build_decomposition("whitened-svd", {}).decompose(weight, statistics, 6)
     assert torch.allclose(found.weight(), best.weight(), atol=1e-8)  # truncating twice in one metric
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from copal_core.cli.lowrank import parse_method
 from copal_core.errors import InvalidValueError
 from copal_core.methods.build import build_compressor
 from copal_core.methods.criteria.copal import Copal
@@ -16,7 +17,6 @@ from copal_core.methods.neuron_selector import NO_TWIN, Selection, build_selecto
 from copal_core.methods.neurons import NEURONS
 from copal_core.methods.neurons._pairs import Pairs
 from copal_core.statistics.accumulators import AbsoluteCoupling, BlockStatistics, GroupStatistics, Statistic
-from copal_core.store.decompositions import parse_method
 
 HIDDEN, NEURONS_IN_BLOCK, TOKENS = 12, 40, 600
 
@@ -250,4 +250,4 @@ def test_random_neurons_follow_the_generator() -> None:
 @pytest.mark.parametrize("name", NEURONS.names())
 def test_a_decomposition_refuses_neurons_in_one_sentence(name: str) -> None:
     with pytest.raises(InvalidValueError, match="use the command neurons"):
-        parse_method(f"{name}[share=0.1]")
+        parse_method(f"{name}[share=0.1]", "joint")

@@ -10,11 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from copal_core.config import Protocol, RunConfig, Windows
-from copal_core.store.decompositions import DecompositionConfig, Decompositions
-from copal_core.store.records import FactorRecord, PerplexityRecord
+from copal_core.store.records import FactorRecord, PerplexityRecord, Record, TrainingRecord
 from copal_core.store.run_store import RunState
 from copal_core.store.runs import Runs
-from copal_core.system import files
 
 Opener = Callable[..., AppTest]
 DOMAINS = ("python-code", "shakespeare")
@@ -112,7 +110,7 @@ def test_hostile_parameters_are_ignored(
     app = small("lowrank", kept="nan", layer="-3", projection="<b>", model="../..", fit="%00", close="[]")
     assert not app.exception
     assert "At 56.25 % of the bytes" in text_of(app)
-    app = small("families", family="../../etc/passwd", member="<script>")
+    app = small("families", run="../../etc/passwd", member="<script>")
     assert not app.exception
     assert len(app.error) == 1
 
@@ -216,61 +214,89 @@ def test_prune_offers_decompositions(open_page: Opener) -> None:
     assert "--method whitened-svd:accumulate" in command
 
 
+FAMILY = (
+    "plrd[keep=0.9,members=1.0,tokens=256.0]:restart",
+    "plrd[keep=0.8,members=2.0,tokens=256.0]:restart",
+    "basel[keep=0.8]:restart",
+)
+
+
 @pytest.fixture
 def family(runs_folder: Path) -> str:
-    """A finished decomposition: two sizes of a family, and bases of one layer."""
-    config = DecompositionConfig("tiny", DOMAINS, ("plrd[members=2]", "basel"), (0.8,), DOMAINS[:1], PROTOCOL)
-    store = Decompositions(runs_folder).create(config)
-    members = []
-    for method, share in (("plrd[members=2]", 0.9), ("plrd[members=2]", 0.8), ("basel", 0.8)):
-        name = f"{method.partition('[')[0]}-{share}"
-        members.append(
-            {
-                "name": name, "method": method, "asked": 0.8, "share": share, "tokens": 512, "parameters": 1000,
-                "label": "trained on 256 distinct tokens, 2.0 passes", "bytes": 2000, "seconds": 1.0, "losses": [],
-                "perplexity": dict.fromkeys(DOMAINS, 10 / share),
-            }
-        )  # fmt: skip
-        factors = {"left": np.zeros((8, 3), np.float16), "right": np.zeros((3, 4), np.float16)}
-        arrays = {f"model.layers.0.self_attn.q_proj.{side}": array for side, array in factors.items()}
-        files.write_arrays(store.member_folder(name) / "factors.safetensors", arrays)
-    layer = {"block": 0, "before": [2.0, 1.0, 0.5], "kept": [0, 2], "after": [2.1, 0.7], "added": 1}
-    scales = [{**layer, "projection": name} for name in PROJECTIONS]
-    files.write_json(store.member_folder("basel-0.8") / "bases.json", scales)
-    described = [{"spec": name, "name": name, "content_hash": "0"} for name in DOMAINS]
-    store.save_result(
-        {
-            "decomposition": store.id, "checkpoint": {"name": "tiny", "fingerprint": "f"}, "stamp": "tiny · seed 0",
-            "domains": described, "targets": list(DOMAINS[:1]), "dense": dict.fromkeys(DOMAINS, 9.0), "done": [],
-            "members": members,
-        }
-    )  # fmt: skip
+    """A finished run: two sizes of a family, and bases of one layer."""
+    config = RunConfig(checkpoint="tiny", domains=DOMAINS, methods=FAMILY, protocol=PROTOCOL, steps="last")
+    store = Runs(runs_folder).create(config, run_id="family-run")
+    records: list[Record] = [PerplexityRecord("dense", 0, name, 9.0, 2.2, 62, 0) for name in DOMAINS]
+    for method, share in zip(FAMILY, (0.9, 0.8, 0.8), strict=True):
+        place, rank = (method, 2, 0, "q_proj", "rank", 100, 100), round(50 * share)
+        records += [PerplexityRecord(method, 2, name, 10 / share, 2.2, 62, 0) for name in DOMAINS]
+        records += [
+            FactorRecord(*place, rank, 200 * rank, 400 * rank, 0.1, None, 0.0, 0.1),
+            TrainingRecord(method, 2, 512, 256, ""),
+        ]
+    store.add(records)
+    basis = {"before": np.array([2.0, 1.0, 0.5]), "kept": np.array([0, 2]), "after": np.array([2.1, 0.7])}
+    arrays = {f"{name}.{kind}": array for name in PROJECTIONS for kind, array in basis.items()}
+    arrays |= {f"{name}.added": np.array([1]) for name in PROJECTIONS}
+    store.save_arrays("bases", FAMILY[2], 2, 0, arrays)
+    store.describe(
+        domains=[{"name": name, "content_hash": "0"} for name in DOMAINS],
+        checkpoint={"name": "tiny", "fingerprint": "f", "blocks": 1, "parameters": 10_000},
+    )
     store.set_state(RunState(status="done", progress=1.0))
     return store.id
 
 
 def test_families_shows_sizes_a_member_and_bases(small: Opener, family: str) -> None:
-    app = small("families", family=family)
+    app = small("families", run=family)
     assert not app.exception and not app.error
     text = text_of(app)
-    assert "plrd | 90 % | trained on 256 distinct tokens, 2.0 passes | 11.1 | 11.1" in rows_of(app)
+    trained = "trained on 256 distinct tokens, 2.0 passes"
+    assert f"plrd[tokens=256.0]:restart | 90 % | {trained} | 11.1 | 11.1" in rows_of(app)
     assert any(row.startswith("dense model | 100 % |") for row in rows_of(app))
     assert "2 of 3 bases were kept and 1 new ones added. 1 of the kept ones" in text
     assert figures(app) == 3  # a domain each, and the bases
-    assert app.selectbox(key="linked-member").value == "plrd-0.9"
-    assert app.button(key="export-member") and app.button(key="family-beside")
+    assert app.selectbox(key="linked-member").value == FAMILY[0]
+    assert app.button(key="export-member") and app.button(key="measure-member")
+    assert "at 90 % of the bytes" in app.button(key="family-beside").label
+
+
+def test_a_run_of_its_last_step_opens_on_every_page(small: Opener, family: str) -> None:
+    for view in ("forgetting", "matrix", "stasis", "overlap"):
+        assert not small("stasis", run=family, view=view).exception, view
+    for page in ("prune", "runs", "report", "lowrank"):
+        assert not small(page, run=family).exception, page
+
+
+def test_drawing_in_starts_a_run_at_the_same_bytes(
+    small: Opener, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
+    app = small("families", run=family)
+    app.button(key="family-beside").click().run()
+    assert not app.exception
+    (store,) = started
+    assert list(map(str, store.config.methods)) == [
+        "wanda:restart", "copal:restart", "whitened-svd[keep=0.9]:restart", "svd[keep=0.9]:restart"
+    ]  # fmt: skip
+    assert store.config.structure.sparsity == pytest.approx(0.1625) and store.config.steps == "last"
+    assert app.query_params["run"] == family or app.query_params["run"] == [family]
 
 
 def test_families_without_any_says_what_to_do(
     small: Opener, runs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr("copal_core.experiment.processes.start_decomposition", started.append)
+    monkeypatch.setattr("copal_core.experiment.processes.start", started.append)
     app = small("families")
     assert not app.exception
-    assert "No family yet" in text_of(app) and "This takes about" in text_of(app)
+    assert "on this machine" in text_of(app)
     app.button(key="start-family").click().run()
     assert not app.exception
     (store,) = started
-    assert store.config.methods[0].startswith("plrd[") and store.config.targets == ("python-code",)
-    assert app.query_params["family"] == store.id
+    first = store.config.methods[0]
+    assert first.name == "plrd" and first.strategy == "restart" and store.config.steps == "last"
+    assert [round(m.options["keep"], 3) for m in store.config.methods] == [0.933, 0.867, 0.8, 0.8]
+    assert store.config.domains[-1] == "python-code" and store.config.protocol.propagate == "dense"
+    assert app.query_params["run"] == store.id

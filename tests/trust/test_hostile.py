@@ -14,7 +14,6 @@ from copal_core.checkpoints import locate
 from copal_core.config import Method, RunConfig, Structure, Windows
 from copal_core.domains import Document, Domain, find
 from copal_core.errors import CopalError
-from copal_core.store.decompositions import Decompositions
 from copal_core.store.groups import Groups
 from copal_core.store.runs import Runs
 from copal_core.store.shelf import restore
@@ -96,7 +95,6 @@ def test_hostile_names(fenced: Callable[[], list[Path]], given_text: str) -> Non
     runs = Runs()
     assert only_sentences(runs.open, given_text) is None
     assert only_sentences(Groups().open, given_text) is None
-    assert only_sentences(Decompositions().open, given_text) is None
     assert only_sentences(restore, runs.root, given_text) is None
     config = RunConfig(checkpoint="tiny", domains=("python-code",), methods=("copal:accumulate",))
     store = only_sentences(lambda: runs.create(config, title=given_text, run_id=given_text))

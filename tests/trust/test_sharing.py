@@ -13,7 +13,6 @@ from copal_core.domains import find
 from copal_core.errors import CheckpointError, DomainError, RunError
 from copal_core.experiment import groups, processes
 from copal_core.store import shelf
-from copal_core.store.decompositions import DecompositionConfig, Decompositions
 from copal_core.store.groups import Groups
 from copal_core.store.run_store import RunState, RunStore
 from copal_core.store.runs import Runs
@@ -118,17 +117,12 @@ def test_a_run_is_its_makers(runs: Runs, config: RunConfig, as_person: Callable[
     assert shelf.restore(runs.root, store.id).info["title"] == "Anna's"
 
 
-def test_groups_and_families_are_their_makers(
-    runs: Runs, config: RunConfig, as_person: Callable[[str], None]
-) -> None:
+def test_groups_are_their_makers(runs: Runs, config: RunConfig, as_person: Callable[[str], None]) -> None:
     group = Groups(runs.root).create(seeds(config, 2))
-    family = Decompositions(runs.root).create(DecompositionConfig("tiny", ("python-code",), ("svd",)))
     as_person(BEN)
     refused(groups.start, group)
     refused(groups.cancel, group)
-    refused(processes.start_decomposition, family)
-    refused(family.request_cancel)
-    assert not group.cancel_requested() and not family.cancel_requested()
+    assert not group.cancel_requested()
 
 
 def test_what_the_operator_made_is_nobodys(

@@ -111,15 +111,13 @@ def replaced(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[nn.
             model.set_submodule(name, module)
 
 
-def factored_modules(
-    model: nn.Module, factors: Mapping[str, Factors], dtype: torch.dtype
-) -> dict[str, FactoredLinear]:
-    """A FactoredLinear for each of `factors`, with copies of the factors in `dtype`."""
+def factored_modules(model: nn.Module, factors: Mapping[str, Factors]) -> dict[str, FactoredLinear]:
+    """A FactoredLinear for each of `factors`, with copies of the factors in the precision of the layer it replaces."""
     made = {}
     for name, one in factors.items():
         linear = model.get_submodule(name)
-        device = next(linear.parameters()).device
-        left, right = (t.detach().to(device, dtype, copy=True).contiguous() for t in (one.left, one.right))
+        like = next(linear.parameters())
+        left, right = (t.detach().to(like, copy=True).contiguous() for t in (one.left, one.right))
         made[name] = FactoredLinear(left, right, bias_of(linear))
     return made
 

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from copal_core.errors import Cancelled
-
 TOKENS_PER_STEP = 512
 _CLIP = 1.0
 _WARM_UP = 0.1  # share of the steps in which the rate rises; it falls by a cosine after that
 
-Report = Callable[[str, int, int], None]  # label, tokens done, tokens in all
+Report = Callable[
+    [str, int], None
+]  # what is done, and the tokens of the training step that begins; may raise
 
 
 @dataclass(frozen=True)
@@ -60,25 +60,18 @@ class Outcome:
             self.length or later.length,
         )
 
-    def in_words(self) -> str:
-        """The label of what was trained, such as 'trained on 8,192 distinct tokens, 4.0 passes'."""
-        if not self.tokens:
-            return "training-free"
-        return f"trained on {self.distinct:,} distinct tokens, {self.tokens / self.distinct:.1f} passes"
-
 
 def train(
     model: nn.Module,
     parameters: Sequence[tuple[Sequence[nn.Parameter], float]],
     windows: Tensor,
     budget: Budget,
-    report: Report = lambda label, done, total: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = lambda label, tokens: None,
 ) -> Outcome:
     """Train `parameters` (groups of parameters with a learning rate each) on `windows` (count, length) int64.
 
     Windows come in a seeded order, over and over until the budget is spent. Everything else in the model stands
-    still. Raises Cancelled when `should_stop` says so; the parameters then are those of the last step.
+    still. What `report` raises (Cancelled) ends the training; the parameters then are those of the last step.
     """
     count, length = windows.shape
     per_step = min(max(1, TOKENS_PER_STEP // length), count)
@@ -98,9 +91,7 @@ def train(
         return Outcome(tuple(losses), len(losses) * per_step * length, stopped, frozenset(seen), length)
 
     for step, batch in zip(range(steps), _batches(count, per_step, budget.seed), strict=False):
-        if should_stop():
-            raise Cancelled("training was cancelled")
-        report(budget.label, step * per_step * length, budget.tokens)
+        report(budget.label, per_step * length)
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = batch_loss(model, windows[batch].to(learning[0].device))

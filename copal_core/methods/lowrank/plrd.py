@@ -1,16 +1,15 @@
-"""A family of sizes from one parent: ranks r_0 > r_1 > …, each refactorised from the last (PLRD, arXiv:2406.19995).
+"""Ranks r_0 > r_1 > … of one parent, each refactorised from the one before (PLRD, arXiv:2406.19995).
 
 A step truncates the previous *factors*: QR of both, SVD of the small core, never the dense weight; then the
-factored model goes on with pretraining before the next step. With a budget of 0 tokens nothing is trained,
-and the family is labelled training-free. The first member and every truncation work in the whitened metric of
-the calibration text (the paper truncates in the plain one, option `metric=plain`).
+factored model goes on with pretraining before the next step. The last size is the result; with a budget of 0 tokens
+nothing is trained, and it is labelled training-free. The first size and every truncation work in the whitened
+metric of the calibration text (the paper truncates in the plain one, option `metric=plain`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,27 +17,27 @@ from torch import Tensor
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import Decomposition, Factors, check_rank
+from copal_core.methods.factored.training import Outcome
+from copal_core.methods.factored.workshop import Trained, Workshop
 from copal_core.methods.linalg import svd, truncate, whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics, Statistic
-
-if TYPE_CHECKING:
-    from copal_core.methods.factored.workshop import Member, Workshop
 
 
 @LOWRANK.register("plrd")
 @dataclass(frozen=True)
 class Plrd(Decomposition):
-    """keep: share of the bytes of the smallest member; 0: as the run's structure.
+    """keep: share of the bytes kept; 0: as the run's structure.
 
-    members: sizes of the family, evenly spaced from the dense size. tokens: of continued pretraining after
-    every step. rate: AdamW's learning rate. metric: whitened or plain.
+    members: sizes on the way from the dense one to `keep`, evenly spaced, `keep` included. tokens: of continued
+    pretraining at each size. rate: AdamW's learning rate. metric: whitened or plain.
     """
 
     cost: ClassVar[float] = 12.0
     colour: ClassVar[str] = "#6B8E23"
     gathers: ClassVar[tuple[str, ...]] = ("InputGram",)
     needs_full_rank: ClassVar[bool] = True
+    training: ClassVar[tuple[tuple[str, ...], ...]] = (("members", "tokens"),)
 
     members: float = 2.0
     tokens: float = 8192.0
@@ -62,12 +61,12 @@ class Plrd(Decomposition):
         return super().statistics() if self.metric == "whitened" else ()
 
     def shares(self, keep: float) -> list[float]:
-        """Kept shares of the family's members, falling to `keep`."""
+        """Kept shares of the sizes on the way, falling to `keep`."""
         count = int(self.members)
         return [1 - (1 - keep) * step / count for step in range(1, count + 1)]
 
     def decompose(self, weight: Tensor, statistics: GroupStatistics, rank: int) -> Factors:
-        """The training-free member: factorised at each rank of the schedule in turn."""
+        """Without training: factorised at each rank of the schedule in turn."""
         check_rank(weight, rank)
         rows, columns = weight.shape
         share = stored_size.rank_share(rows, columns, rank)
@@ -82,26 +81,29 @@ class Plrd(Decomposition):
         for one in rest:
             left, right, lost = refactorise(left, right, one, metric)
             discarded = 1 - (1 - discarded) * (1 - lost)  # shares of what was left each time
-        warnings = {
-            "training-free": "nothing was trained: refactorised only; `decompose` trains between the steps"
-        }
+        warnings = {}
+        if not self.training_tokens:
+            warnings["training-free"] = (
+                "nothing was trained: refactorised only; tokens=8192 trains at each size"
+            )
         damping = whitening.damping if whitening else 0.0
         return Factors(
             left, right, damping, discarded, {**warnings, **(whitening.warnings if whitening else {})}
         )
 
-    def family(self, work: Workshop, keep: float) -> Iterator[Member]:
-        """Every member, from the largest to `keep`: refactorise, train, hand out."""
-        factors = None
-        for number, share in enumerate(self.shares(keep)):
-            factors = self._step(work, factors, share)
-            trained = work.train(
-                factors, int(self.tokens), self.rate, f"size {number + 1} of {int(self.members)}"
-            )
-            factors = trained.factors
-            yield work.member(f"plrd-{share:.3f}", share, trained)
+    def train(self, work: Workshop, keep: float) -> Trained:
+        """Refactorise and train at every size, from the largest down to `keep`."""
+        trained, outcome = Trained({}, Outcome()), Outcome()
+        for number, share in enumerate(self.shares(keep), start=1):
+            factors = self._step(work, trained.factors, share)
+            label = f"training size {number} of {int(self.members)}"
+            trained = work.train(factors, int(self.tokens), self.rate, label)
+            outcome = outcome.then(trained.outcome)
+        return Trained(trained.factors, outcome)
 
-    def _step(self, work: Workshop, before: dict[str, Factors] | None, share: float) -> dict[str, Factors]:
+    def _step(self, work: Workshop, before: dict[str, Factors], share: float) -> dict[str, Factors]:
+        """Every layer at `share` of its bytes, from its factors `before`, at first from its weight."""
+
         def one(weight: Tensor, statistics: GroupStatistics, previous: Factors | None) -> Factors:
             metric = whiten(statistics.mean("input_gram")) if self.statistics() else None
             rank = max(1, stored_size.rank_at(weight.shape[0], weight.shape[1], share))
