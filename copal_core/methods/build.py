@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from copal_core.config import RunConfig
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criteria import CRITERIA
@@ -12,7 +14,7 @@ from copal_core.methods.neuron_selector import NeuronSelector
 from copal_core.methods.neurons import NEURONS
 from copal_core.methods.strategies import STRATEGIES
 from copal_core.methods.strategy import Strategy
-from copal_core.system.registry import Options
+from copal_core.system.registry import Options, Registry
 
 Compressor = Criterion | Decomposition | NeuronSelector
 
@@ -40,9 +42,11 @@ def build_methods(config: RunConfig) -> dict[str, tuple[Compressor, Strategy]]:
 
 
 def build_compressor(name: str, options: Options) -> Compressor:
-    """Build the method `name` with its options. Raises InvalidValueError listing the known ones."""
-    for registry in (CRITERIA, LOWRANK, NEURONS):
+    """Return the method `name` with its options. Raises InvalidValueError listing the known ones."""
+    registries: tuple[Registry[Any], ...] = (CRITERIA, LOWRANK, NEURONS)
+    for registry in registries:
         if name in registry.names():
-            return registry.build(name, options)  # type: ignore[attr-defined,no-any-return]
+            made: Compressor = registry.build(name, options)
+            return made
     known = ", ".join([*CRITERIA.names(), *LOWRANK.names(), *NEURONS.names()])
     raise InvalidValueError(f"criterion or decomposition '{name}' is not known; known: {known}")

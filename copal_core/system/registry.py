@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from copal_core.errors import InvalidValueError
 
@@ -104,11 +104,12 @@ class Registry(Generic[T]):
             docstring and the literal attributes of the class in the file.
         """
         if name in self._classes:
-            return self._classes[name]  # type: ignore[return-value]
+            return cast("type[B]", self._classes[name])
         path = self._path(name)
         for node in ast.walk(_parsed(path, path.stat().st_mtime_ns)) if path.exists() else ():
             if isinstance(node, ast.ClassDef) and name in map(_registered_as, node.decorator_list):
-                return type(node.name, (base,), {**_literals(node), "__doc__": ast.get_docstring(node)})
+                body = {**_literals(node), "__doc__": ast.get_docstring(node)}
+                return cast("type[B]", type(node.name, (base,), body))
         return base
 
     def _folder(self) -> Path:
