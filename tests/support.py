@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _AT_THE_FIRST_BLOCK = """
 import os, signal, sys
-from copal_core.cli import main
+from copal_core.cli.main import main
 from copal_core.store.run_store import RunStore
 append = RunStore.append_event
 def append_and_end(store, event):
