@@ -74,8 +74,8 @@ def average(summary: pd.DataFrame, dense: float) -> Panel:
     best = summary.loc[summary["average"].idxmin()]
     return Panel(
         "average",
-        "Average perplexity after the last domain (lower is better)",
-        "The dashed line is the dense model.",
+        "Average perplexity at the end (lower is better)",
+        "Mean over all domains after the last step. The dashed line is the dense model.",
         forgetting.average_figure(summary, dense),
         summary[["method", "average"]],
         f"Bars: average perplexity by method. Lowest: {best['method']} with {compact(best['average'])}; "
