@@ -186,7 +186,7 @@ def test_damaged_arrays_are_a_run_error(done: RunStore, damage: str) -> None:
 def test_damaged_records_are_a_run_error(done: RunStore) -> None:
     path = done.folder / "results.sqlite"
     path.write_bytes(b"not a database" + path.read_bytes()[14:])
-    for action in (done.layers, done.perplexity, done.result, lambda: loop.run(done)):
+    for action in (done.layers, done.perplexity, lambda: result_of(done), lambda: loop.run(done)):
         with pytest.raises(RunError, match=r"results\.sqlite"):
             action()
 
