@@ -125,7 +125,7 @@ def test_groups_and_families_are_their_makers(
     family = Decompositions(runs.root).create(DecompositionConfig("tiny", ("python-code",), ("svd",)))
     as_person(BEN)
     refused(groups.start, group)
-    refused(groups.cancel, group)
+    refused(group.request_cancel)
     refused(decompositions.start, family)
     refused(family.request_cancel)
     assert not group.cancel_requested() and not family.cancel_requested()
