@@ -113,7 +113,7 @@ def _groups(options: argparse.Namespace) -> int:
         say(options, {"group": group.id, "deleted": True}, f"{group.id} is in the trash")
         return 0
     if options.cancel:
-        groups.cancel(group)
+        group.request_cancel()
     _print(group, options.json)
     return 0
 

@@ -150,11 +150,6 @@ def progress(group: Group) -> tuple[int, float]:
     return done, share / max(1, len(group.members))
 
 
-def cancel(group: Group) -> None:
-    """Ask the group to stop; it does so within one block. Harmless when it does not run."""
-    group.request_cancel()
-
-
 def discard(group: Group) -> None:
     """Move the group's own runs into the trash; the group is back as soon as one of them is.
 

@@ -97,11 +97,7 @@ def _orders(store: RunStore) -> list[RunConfig]:
     left, right = st.columns(2)
     with left:
         count = st.number_input(
-            f"Orders, of {possible:,} there are",
-            2,
-            min(_MOST, possible),
-            min(6, possible),
-            key="order-count",
+            f"Orders, of {possible:,} there are", 2, min(_MOST, possible), min(6, possible), key="order-count"
         )
     with right:
         drawn = st.number_input(

@@ -121,7 +121,7 @@ def test_groups_are_their_makers(runs: Runs, config: RunConfig, as_person: Calla
     group = Groups(runs.root).create(seeds(config, 2))
     as_person(BEN)
     refused(groups.start, group)
-    refused(groups.cancel, group)
+    refused(group.request_cancel)
     assert not group.cancel_requested()
 
 
