@@ -69,7 +69,6 @@ if __name__ == "__main__":  # a visit
         ],
     }
     page = st.navigation(sections)
-    links.resume()
     accessible.improve()
     page.run()
 else:  # the server, before anybody visits

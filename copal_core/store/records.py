@@ -337,7 +337,8 @@ class Records:
 def _rows_of(record: type) -> TypeAdapter[Any]:
     """Return the validator of a table's rows: a folder may be damaged in ways that SQLite still reads."""
     cells = tuple(_CELLS[annotation][1] for annotation in get_type_hints(record).values())
-    return TypeAdapter(GenericAlias(list, (GenericAlias(tuple, cells),)), config=ConfigDict(strict=True))
+    rows: Any = GenericAlias(list, (GenericAlias(tuple, cells),))
+    return TypeAdapter(rows, config=ConfigDict(strict=True))
 
 
 @cache

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Checkpoint")
 st.caption("The model to prune. Nothing is loaded before you start a run.")
 

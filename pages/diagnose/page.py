@@ -6,7 +6,6 @@ import streamlit as st
 
 from pages.shared import links
 
-links.through_app(__file__)
 st.title("Diagnose")
 st.caption("Why was this weight pruned, and what did it cost?")
 

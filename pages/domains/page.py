@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Domains")
 st.caption(
     "The texts that the model is pruned for, one after another. Their order is the order of the steps."

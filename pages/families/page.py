@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Families")
 st.caption("One checkpoint, several sizes: decomposed step by step, and for one target domain.")
 

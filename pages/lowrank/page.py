@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Masks and low rank")
 st.caption(
     "Two ways to be smaller, side by side at the same stored bytes: remove weights, or factorise them."

@@ -6,7 +6,6 @@ import streamlit as st
 
 from pages.shared import links
 
-links.through_app(__file__)
 st.title("Neurons")
 st.caption(
     "Remove whole hidden neurons instead of single weights: the model gets smaller and faster, not only emptier."

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Prune")
 st.caption("Choose what to compare, see what it costs, start. A run goes on when this page is closed.")
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Report")
 st.caption(
     "A run as files: to read without this app, to compute with elsewhere, to repeat to the last digit."

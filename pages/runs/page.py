@@ -6,7 +6,6 @@ import streamlit as st
 
 from pages.shared import links
 
-links.through_app(__file__)
 if links.read("view") in ("seeds", "orders"):  # links of earlier versions: such groups are on the page Sweep
     st.session_state["group-kind"] = links.read("view")
     links.write("view", None)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Sensitivity")
 st.caption(
     "How important each layer's weights are to a method after each domain. Click a cell to see its details."

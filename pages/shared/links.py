@@ -6,7 +6,6 @@ Navigation drops query parameters, so the app restores them before each page run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import streamlit as st
@@ -21,29 +20,8 @@ PARAMETERS = (
     "other_run", "text", "window", "domain", "by", "row", "column",
     "runs", "group", "measure",
 )  # fmt: skip
-_REMEMBERED, _THROUGH_APP, _WANTED = "linked-state", "through-app", "wanted-page"
+_REMEMBERED = "linked-state"
 _LONGEST = 200
-
-
-def through_app(page_file: str) -> None:
-    """Restart through the app if the page runs without it; the first call of every page.
-
-    Streamlit runs a page's file without the app when a deep link is the very first request to a server. The restart
-    keeps the parameters.
-    """
-    if _THROUGH_APP not in st.session_state:
-        st.session_state[_WANTED] = (
-            f"pages/{Path(page_file).parent.name}/page.py",
-            st.query_params.to_dict(),
-        )
-        st.switch_page("app.py")
-
-
-def resume() -> None:
-    """Switch to the page that was requested before the app had run; called by the app after navigation is set."""
-    wanted = st.session_state.pop(_WANTED, None)
-    if wanted is not None:
-        st.switch_page(wanted[0], query_params=wanted[1])
 
 
 def start() -> None:
@@ -53,7 +31,6 @@ def start() -> None:
 
 def restore() -> None:
     """Restore the last page's parameters, which navigation dropped; called by the app."""
-    st.session_state[_THROUGH_APP] = True
     remembered: dict[str, str] = st.session_state.setdefault(_REMEMBERED, {})
     missing = {}
     for name in PARAMETERS:

@@ -13,9 +13,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from streamlit.cli_util import open_browser
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server.server_util import get_display_address, get_url
 
 from copal_core.system import sharing
+
+# A folder named pages makes Streamlit look for page files of its own until the first visit has called st.navigation: a
+# deep link as the very first request would then be "Page not found".
+PagesManager.uses_pages_directory = False
 
 
 def middleware() -> list[Middleware]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("COPAL Explorer")
 
 # imported after the title is on the screen

@@ -6,7 +6,6 @@ import streamlit as st
 
 from pages.shared import links
 
-links.through_app(__file__)
 st.title("Stasis and forgetting")
 st.caption("What adding a domain costs the earlier ones, and how much of the mask still moves.")
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import links
-
-links.through_app(__file__)
 st.title("Sweep")
 st.caption(
     "Many runs at once: seeds, calibration sizes and orders of domains, or a grid of checkpoints, methods and "
