@@ -16,7 +16,7 @@ from copal_core.checkpoints import devices, locate
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import GROUPS, PROJECTIONS, module_names, place_of
 from copal_core.compression.factors import factorise_block
-from copal_core.compression.masks import prune_block
+from copal_core.compression.pruning import prune_block
 from copal_core.compression.restore import dense_weights
 from copal_core.config import Structure
 from copal_core.errors import Cancelled
