@@ -19,7 +19,7 @@ import torch
 from copal_core import domains
 from copal_core.checkpoints import locate
 from copal_core.checkpoints.backbone import Backbone, swapped
-from copal_core.compression.masks import prune_block
+from copal_core.compression.pruning import prune_block
 from copal_core.compression.restore import dense_weights
 from copal_core.config import Structure, Windows
 from copal_core.methods.criterion import build_criterion

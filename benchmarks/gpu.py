@@ -26,7 +26,7 @@ import torch
 from benchmarks.big_model import SHAPES, write
 from copal_core.analysis import semi_structured
 from copal_core.checkpoints.backbone import Backbone, linears, swapped
-from copal_core.compression.masks import prune_block
+from copal_core.compression.pruning import prune_block
 from copal_core.methods.criterion import build_criterion
 from copal_core.statistics.blockwise import HiddenStates
 from copal_core.system.precision import exact_products

@@ -169,3 +169,17 @@ def test_a_random_checkpoint_of_a_shape_opens(monkeypatch: pytest.MonkeyPatch, t
     described = locate(str(tmp_path / "model")).describe("cpu", "float32")
     assert (described.blocks, described.kv_heads, described.stored_dtype) == (3, 2, "bfloat16")
     assert described.projections["k_proj"] == (32, 64)
+
+
+def test_the_benchmark_imports_without_what_the_product_needs_besides() -> None:
+    """It says that torch, transformers and safetensors suffice."""
+    import subprocess
+
+    missing = "import sys\nfor name in ('pydantic', 'streamlit', 'plotly'): sys.modules[name] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", missing + "import benchmarks.gpu"],
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import Backbone, compute_dtype, linears
 from copal_core.checkpoints.writer import write_checkpoint
+from copal_core.compression.pruning import Weights
 from copal_core.methods.build import Compressor
 from copal_core.store.records import Record
 from copal_core.store.run_store import RunStore
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from copal_core.statistics.accumulators import GroupStatistics
 
 C = TypeVar("C", bound=Compressor)
-Weights = dict[str, Tensor]  # projection -> (out, in)
 Place = tuple[str, int, int]  # method, step, block
 Timed = Callable[[str], AbstractContextManager[None]]  # counts the seconds of a phase
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import module_name
-from copal_core.compression.artifact import Artifact, Place, Timed, Weights, arrays_of
-from copal_core.compression.masks import filled
+from copal_core.compression.artifact import Artifact, Place, Timed, arrays_of
+from copal_core.compression.pruning import Weights, filled
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import Choice, Decomposition, Factors, Masked, relative_error
 from copal_core.statistics.accumulators import GroupStatistics

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.checkpoints.layout import GROUP_OF
 from copal_core.checkpoints.writer import write_checkpoint
-from copal_core.compression.artifact import Artifact, Place, Timed, Weights, arrays_of
+from copal_core.compression.artifact import Artifact, Place, Timed, arrays_of
+from copal_core.compression.pruning import Weights
 from copal_core.methods import stored_size
 from copal_core.methods.decomposition import relative_error
 from copal_core.methods.neuron_removal import width_after, without_neurons

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from copal_core.compression.artifact import Weights
+from copal_core.compression.pruning import PrunedBlock
 from copal_core.store.records import LayerRecord, OverlapRecord, Record, WarningRecord
 from copal_core.store.run_store import RunStore
 
@@ -21,20 +21,6 @@ _SAMPLE = 16_384  # scores from which the quantiles are read
 _COUNTED_AT_ONCE = 4 * 2**20  # scores; counting takes several times their bytes
 _DECADES = 9.0  # width of the histogram at most
 _HEADED = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-@dataclass
-class PrunedBlock:
-    """Results by projection; see `Pruned` for their shapes. warnings: (projection, kind, message).
-
-    weights: those that a criterion computed anew; the others are the dense ones where `kept`.
-    """
-
-    weights: Weights = field(default_factory=dict)
-    kept: Weights = field(default_factory=dict)
-    scores: Weights = field(default_factory=dict)
-    thresholds: dict[str, Tensor | None] = field(default_factory=dict)
-    warnings: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

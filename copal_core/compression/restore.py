@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from copal_core.compression.artifact import Artifact, Weights, dense_weights
+from copal_core.compression.artifact import Artifact, dense_weights
 from copal_core.compression.factors import FactorArtifact
 from copal_core.compression.masks import MaskArtifact
 from copal_core.compression.neurons import NeuronArtifact
+from copal_core.compression.pruning import Weights
 from copal_core.config import Method
 from copal_core.methods.facts import facts_of
 from copal_core.store.run_store import RunStore

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.checkpoints.layout import GROUPS
-from copal_core.compression.artifact import Weights, arrays_of, dense_weights
+from copal_core.compression.artifact import arrays_of, dense_weights
+from copal_core.compression.pruning import Weights
 from copal_core.compression.restore import artifact_of, pruned_weights
 from copal_core.config import Method
 from copal_core.methods.build import Compressor

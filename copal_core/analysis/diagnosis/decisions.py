@@ -15,7 +15,7 @@ from copal_core.analysis.diagnosis.kept import Result, domain_windows, require_k
 from copal_core.checkpoints import Checkpoint
 from copal_core.checkpoints.backbone import Backbone, swapped
 from copal_core.checkpoints.layout import GROUP_OF, GROUPS
-from copal_core.compression.masks import Weights, split, stack
+from copal_core.compression.pruning import Weights, split, stack
 from copal_core.compression.restore import dense_weights, pruned_weights
 from copal_core.config import Method
 from copal_core.errors import InvalidValueError
