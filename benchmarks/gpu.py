@@ -29,7 +29,7 @@ from copal_core.checkpoints.backbone import Backbone, linears, swapped
 from copal_core.compression.pruning import prune_block
 from copal_core.methods.criterion import build_criterion
 from copal_core.statistics.blockwise import HiddenStates
-from copal_core.system.precision import exact_products
+from copal_core.system.torch_settings import exact_products
 
 CRITERIA = ("wanda", "copal", "sparsegpt")
 FASTEST_MATRIX = 8192  # rows and columns of the product that tells what the card can do

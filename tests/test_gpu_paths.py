@@ -12,7 +12,7 @@ from copal_core.analysis import semi_structured
 from copal_core.checkpoints import devices, placement
 from copal_core.checkpoints.backbone import Backbone
 from copal_core.errors import CheckpointError
-from copal_core.system.precision import add_product, exact_products, factor_dtype
+from copal_core.system.torch_settings import add_product, exact_products, factor_dtype
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from copal_core.analysis.diagnosis.attributions import Attribution, Request
+from copal_core.analysis.diagnosis.attribution_folder import Attribution, Request
 from copal_core.config import RunConfig
 from copal_core.errors import Cancelled, InvalidValueError, RunError
 from copal_core.experiment import processes
-from copal_core.store.folder import STATUSES, JobFolder, RunState, ending
+from copal_core.store.folder import STATUSES, JobFolder, RunState, record_outcome
 from copal_core.store.groups import Groups
 from copal_core.store.runs import Runs
 from copal_core.store.variations import seeds
@@ -126,7 +126,7 @@ def test_every_ending_is_written(
     ends: list[tuple[str, str]] = []
 
     def compute() -> None:
-        with ending(lambda *words: ends.append(words), "cancelled; what was finished is kept"):
+        with record_outcome(lambda *words: ends.append(words), "cancelled; what was finished is kept"):
             if raised is not None:
                 raise raised
 
@@ -142,7 +142,7 @@ def test_torchs_own_exhausted_memory_is_in_words() -> None:
     ends: list[tuple[str, str]] = []
     with (
         pytest.raises(RunError, match="memory is exhausted"),
-        ending(lambda *words: ends.append(words), "cancelled"),
+        record_outcome(lambda *words: ends.append(words), "cancelled"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert ends[0][0] == "failed"

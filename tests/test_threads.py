@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import one_thread
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from copal_core.config import Method, RunConfig, Structure
-from copal_core.methods.wording import neuron_share, removed, removed_by
+from copal_core.methods.describe import neuron_share, removed, removed_by
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 
 from copal_core.analysis.results import result_of
 from copal_core.errors import RunError
-from copal_core.methods import amounts, stored_size
+from copal_core.methods import describe, stored_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def _rows(store: RunStore) -> Iterator[dict[str, Any]]:
         yield {
             **setting,
             "method": found["method"],
-            "structure": amounts.amount_words(method, config.structure),
+            "structure": describe.amount_words(method, config.structure),
             "kept": kept,
             "bytes": round(kept * size),
             "average": last.mean(),

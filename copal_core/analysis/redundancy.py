@@ -25,14 +25,17 @@ _PAIRS, _POINTS, _FIRING, _AROUND, _SIDE = 12, 600, 8, 6, 256
 
 
 def find(store: RunStore, domain: int, block: int) -> dict[str, Any] | None:
-    """What `look` left: 'map' (side, side) nats, 'pairs', 'tokens', 'neurons'; None before it ran. No torch."""
+    """Return what `compute_redundancy` left, without torch; None before it ran.
+
+    'map' (side, side) in nats, 'pairs', 'tokens' and 'neurons'.
+    """
     path = _file(store, domain, block)
     if not path.with_suffix(".json").is_file():
         return None
     return {**files.read_json(path.with_suffix(".json")), **files.read_arrays(path)[0]}
 
 
-def look(store: RunStore, domain: int, block: int, report: Report) -> None:
+def compute_redundancy(store: RunStore, domain: int, block: int, report: Report) -> None:
     """Run the domain's windows through the dense blocks up to `block`, and write what its neurons share.
 
     domain: from 0. Raises InvalidValueError for a domain or block that the run has not.

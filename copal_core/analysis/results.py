@@ -8,8 +8,8 @@ import numpy as np
 
 from copal_core.analysis import metrics
 from copal_core.config import Method
-from copal_core.methods.amounts import kept_share
-from copal_core.methods.wording import trained_words, training_of
+from copal_core.methods.describe import kept_share, of_weights, trained_words
+from copal_core.methods.stored_size import dense_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,3 +138,47 @@ def _thinned(store: RunStore, method: str, step: int) -> dict[str, Any]:
 def _number(value: float | None) -> float | None:
     """JSON has no NaN and no infinity."""
     return None if value is None or not np.isfinite(value) else float(value)
+
+
+def done_by(store: RunStore, method: str, step: int) -> str:
+    """Return what `method` had done after `step`, as the run recorded it, in words.
+
+    Such as 'Removed 50 % per row', 'Removed 24 of 96 hidden neurons of the feed-forward layers', or 'Kept 46.2 % of the
+    bytes of the linear layers: 10 as factors of rank 3 to 9, 4 as masks that remove 43 % of their weights'; with what
+    was trained, where anything was.
+    """
+    neurons, layers = (
+        table[(table["method"] == method) & (table["step"] == step)]
+        for table in (store.records.table("neurons"), store.factors())
+    )
+    if len(neurons):
+        gone, total = neurons["removed"].sum(), neurons["neurons"].sum()
+        return f"Removed {gone:,} of {total:,} hidden neurons of the feed-forward layers"
+    if len(layers):
+        dense = sum(map(dense_bytes, layers["rows"], layers["columns"]))
+        share = f"{100 * layers['bytes'].sum() / dense:.3g} %"
+        trained = training_of(store, method, step)
+        words = f"; {trained_words(*trained)}" if trained[0] else ""
+        return f"Kept {share} of the bytes of the linear layers: {_kinds(layers)}{words}"
+    return f"Removed {of_weights(store.config.structure)}"
+
+
+def training_of(store: RunStore, method: str, step: int) -> tuple[int, int]:
+    """Return how many tokens `method` had trained on after `step`, with repeats and without; 0 without training."""
+    query = "SELECT tokens, distinct_tokens FROM training WHERE method = ? AND step = ?"
+    rows = store.records.rows(query, (method, step))
+    return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
+
+def _kinds(layers: pd.DataFrame) -> str:
+    """Say how many of a low-rank method's layers became factors or masks, or stayed dense."""
+    rank, mask, dense = (layers[layers["kind"] == kind] for kind in ("rank", "mask", "dense"))
+    parts = []
+    if len(rank):
+        parts.append(f"{len(rank)} as factors of rank {rank['rank'].min()} to {rank['rank'].max()}")
+    if len(mask):
+        gone = 1 - mask["parameters"].sum() / (mask["rows"] * mask["columns"]).sum()
+        parts.append(f"{len(mask)} as masks that remove {100 * gone:.3g} % of their weights")
+    if len(dense):
+        parts.append(f"{len(dense)} as they were")
+    return ", ".join(parts)

@@ -60,8 +60,8 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _attribute(options: argparse.Namespace) -> None:
-    from copal_core.analysis.diagnosis.attributing import compute
-    from copal_core.analysis.diagnosis.attributions import Attribution, request_for
+    from copal_core.analysis.diagnosis.attribution_folder import Attribution, request_for
+    from copal_core.analysis.diagnosis.attribution_job import compute
 
     store = Runs(options.runs).open(options.run)
     domain = _domain_number(store, options.domain)

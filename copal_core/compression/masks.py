@@ -13,7 +13,7 @@ from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.store.records import Record
 from copal_core.store.run_store import RunStore
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import one_thread
 
 if TYPE_CHECKING:
     from copal_core.compression.step import Step

@@ -28,8 +28,7 @@ from copal_core.methods.neuron_selector import (
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.store.records import NeuronRecord, Record, WarningRecord
 from copal_core.store.run_store import RunStore
-from copal_core.system.precision import exact_products
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import exact_products, one_thread
 
 if TYPE_CHECKING:
     from copal_core.compression.step import Step

@@ -15,7 +15,7 @@ from torch import Tensor
 from copal_core.checkpoints.layout import GROUPS
 from copal_core.methods.criterion import Criterion
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
-from copal_core.system.precision import exact_products
+from copal_core.system.torch_settings import exact_products
 
 if TYPE_CHECKING:
     from copal_core.config import Structure

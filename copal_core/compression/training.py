@@ -25,8 +25,7 @@ from copal_core.methods.factored.training import Report
 from copal_core.methods.factored.workshop import Trained, Workshop
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics
 from copal_core.store.records import LossRecord, Record, SecondsRecord, TrainingRecord, WarningRecord
-from copal_core.system.precision import exact_products
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import exact_products, one_thread
 
 
 def train_factors(step: Step, report: Report) -> TrainingRecord:

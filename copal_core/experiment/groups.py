@@ -11,7 +11,7 @@ from copal_core.errors import Cancelled, CopalError, InvalidValueError, RunError
 from copal_core.experiment import processes
 from copal_core.experiment.cluster import Cluster, available, require_ray
 from copal_core.store import shelf
-from copal_core.store.folder import ACTIVE, RunState, ending, status_of
+from copal_core.store.folder import ACTIVE, RunState, record_outcome, status_of
 from copal_core.store.groups import DISCARDED, Group, Member
 from copal_core.system import files, queueing, sharing
 
@@ -45,7 +45,7 @@ def compute(
 
     with group.lock():
         group.set_state(RunState("running"))
-        with ending(lambda status, message: group.set_state(RunState(status, message)), _CANCELLED):
+        with record_outcome(lambda status, message: group.set_state(RunState(status, message)), _CANCELLED):
             waiting = [member for member in group.members if not _is_done(group, member)]
             if where is None:
                 ended = _here(group, waiting, report, stopping)

@@ -32,9 +32,9 @@ from copal_core.experiment.progress import (
     training_cost,
 )
 from copal_core.methods.build import build_methods
-from copal_core.methods.wording import trained_words
+from copal_core.methods.describe import trained_words
 from copal_core.statistics.blockwise import HiddenStates
-from copal_core.store.folder import RunState, ending
+from copal_core.store.folder import RunState, record_outcome
 from copal_core.store.records import PerplexityRecord, SecondsRecord
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
@@ -59,7 +59,7 @@ def run(
         files.remove_partial(store.folder)
         experiment = _Experiment(store, report, should_stop, states)
         kept = "what was finished is kept, and resume goes on from there"
-        with ending(experiment.finish, kept):
+        with record_outcome(experiment.finish, kept):
             experiment.compute()
 
 

@@ -24,7 +24,7 @@ from copal_core.config import RunConfig
 from copal_core.errors import RunError
 from copal_core.export.command_line import command_of
 from copal_core.export.tables import write_zip
-from copal_core.methods.wording import removed
+from copal_core.methods.describe import removed
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs
 

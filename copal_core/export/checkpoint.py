@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from copal_core.analysis.results import result_of
+from copal_core.analysis.results import done_by, result_of
 from copal_core.checkpoints import Checkpoint, devices, locate
 from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.compression.restore import artifact_of, variant
 from copal_core.config import Method
 from copal_core.errors import RunError
 from copal_core.methods.facts import facts_of
-from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from copal_core.analysis.results import done_by
 from copal_core.config import Method
 from copal_core.errors import RunError
 from copal_core.export.tables import write_zip
 from copal_core.methods.facts import facts_of
-from copal_core.methods.wording import done_by
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
 

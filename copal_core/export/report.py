@@ -17,7 +17,7 @@ from copal_core.figures import panels
 from copal_core.figures.numbers import MISSING, compact, duration
 from copal_core.figures.panels import Panel
 from copal_core.figures.template import swatch
-from copal_core.methods.wording import removed
+from copal_core.methods.describe import removed
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
 

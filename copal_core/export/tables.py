@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from copal_core.errors import InvalidValueError
 from copal_core.figures import forgetting, stasis
-from copal_core.methods.wording import removed
+from copal_core.methods.describe import removed
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
 

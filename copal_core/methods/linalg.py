@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from copal_core.errors import NumericalError
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import one_thread
 
 _ONE_THREAD_UP_TO = 1024  # smaller problems lose more time to thread hand-overs than they gain
 _EXACT_UP_TO = 64  # rows: smaller layers use the singular value decomposition itself

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from copal_core.errors import NumericalError
 from copal_core.methods.masks import removed_count
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import one_thread
 
 _BLOCK = 128  # columns whose mask is chosen together, as SparseGPT does
 

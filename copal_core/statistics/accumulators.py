@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 from copal_core.errors import InvalidValueError
-from copal_core.system.precision import add_product, factor_dtype
+from copal_core.system.torch_settings import add_product, factor_dtype
 
 if TYPE_CHECKING:
     import torch

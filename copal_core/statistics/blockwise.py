@@ -17,7 +17,7 @@ from copal_core.checkpoints.backbone import Backbone
 from copal_core.statistics.accumulators import BlockStatistics, Statistic
 from copal_core.statistics.activations import Activations
 from copal_core.statistics.capture import InputsSeen, capture
-from copal_core.system.precision import exact_products
+from copal_core.system.torch_settings import exact_products
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
 # Totals start afresh after this many tokens and are then added in order: this limits the rounding of float32 sums

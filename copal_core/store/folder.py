@@ -165,7 +165,7 @@ def check_id(what: str, text: str) -> None:
 
 
 @contextmanager
-def ending(end: Callable[[str, str], None], cancelled: str) -> Iterator[None]:
+def record_outcome(end: Callable[[str, str], None], cancelled: str) -> Iterator[None]:
     """Compute inside; `end(status, message)` then says how it ended, whatever happened.
 
     cancelled: the message when it was cancelled. What was raised goes on; exhausted memory becomes a RunError.

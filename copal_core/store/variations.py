@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from copal_core.config import Method, Protocol, RunConfig, Structure, Windows
 from copal_core.errors import InvalidValueError
-from copal_core.methods import amounts
+from copal_core.methods import describe
 
 MOST = 1000  # runs of one group
 _SEEDS = 2**31
@@ -103,7 +103,7 @@ class Grid:
             if not getattr(self, name):
                 raise InvalidValueError(f"the grid has no {name}; give at least one")
         ordered = _orders(self.domains, self.orders)
-        own = sum(amounts.has_own_amount(method) for method in self.methods)
+        own = sum(describe.has_own_amount(method) for method in self.methods)
         each = len(self.structures) * (len(self.methods) - own) + own
         check_size(len(self.checkpoints) * len(ordered) * len(self.seeds) * each)
         found = {}
@@ -114,7 +114,7 @@ class Grid:
                 checkpoint=checkpoint,
                 domains=order,
                 methods=(method,),
-                structure=self.structures[0] if amounts.has_own_amount(method) else structure,
+                structure=self.structures[0] if describe.has_own_amount(method) else structure,
                 protocol=_protocol(self.protocol, seed=seed),
             )
             found[config.canonical()] = config
@@ -162,7 +162,7 @@ def in_words(config: RunConfig, names: Collection[str]) -> str:
 def _settings(config: RunConfig) -> dict[str, str]:
     """All that two runs of a group may differ in, name -> value, as people read it."""
     protocol = config.protocol
-    removed = (amounts.amount_words(method, config.structure) for method in config.methods)
+    removed = (describe.amount_words(method, config.structure) for method in config.methods)
     return {
         "checkpoint": config.checkpoint,
         "method": ", ".join(map(str, config.methods)),

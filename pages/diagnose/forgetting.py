@@ -7,8 +7,8 @@ from functools import partial
 
 import streamlit as st
 
-from copal_core.analysis.diagnosis import attributions
-from copal_core.analysis.diagnosis.attributions import Attribution, request_for
+from copal_core.analysis.diagnosis import attribution_folder
+from copal_core.analysis.diagnosis.attribution_folder import Attribution, request_for
 from copal_core.analysis.diagnosis.kept import Result
 from copal_core.figures import attribution as figures
 from copal_core.figures.numbers import compact, percent, signed
@@ -73,7 +73,7 @@ def _most_forgetful(store: RunStore, methods: list[str]) -> str:
 
 def _job(found: Attribution) -> None:
     """Offer to start it; once started, show how far it is. The page is drawn again after each pass."""
-    start = partial(attributions.start, found)
+    start = partial(attribution_folder.start, found)
     if found.state().status != "none":
         job_panel.show(found, "attribution", start, version=partial(_last_pass, found))
         return

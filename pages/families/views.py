@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from copal_core.analysis.results import perplexity_matrix
+from copal_core.analysis.results import perplexity_matrix, training_of
 from copal_core.checkpoints.layout import PROJECTIONS
 from copal_core.config import Method
 from copal_core.errors import CopalError
@@ -15,7 +15,7 @@ from copal_core.export import smaller
 from copal_core.figures import bases as bases_figures
 from copal_core.figures import sizes
 from copal_core.figures.numbers import compact, count, percent, size
-from copal_core.methods.wording import trained_words, training_of
+from copal_core.methods.describe import trained_words
 from copal_core.store.folder import ACTIVE, status_of
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs

@@ -14,7 +14,7 @@ from copal_core.store.folder import ACTIVE, status_of
 from copal_core.analysis.results import perplexity_matrix
 from copal_core.store.runs import Runs
 from copal_core.store.run_store import RunStore
-from copal_core.methods.wording import removed, removed_by
+from copal_core.methods.describe import removed, removed_by
 from pages.shared import charts, links, runs
 from pages.shared.text import empty_state, plain, show_problem
 from pages.shared.words import GLOSSARY

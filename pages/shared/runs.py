@@ -13,7 +13,7 @@ from copal_core.config import RunConfig
 from copal_core.errors import CopalError, InvalidValueError
 from copal_core.experiment import processes
 from copal_core.figures.numbers import several
-from copal_core.methods.wording import removed
+from copal_core.methods.describe import removed
 from copal_core.store.folder import ACTIVE
 from copal_core.store.run_store import RunStore
 from copal_core.store.runs import Runs, RunSummary

@@ -115,9 +115,9 @@ def decision(run: str, block: int, projection: str, row: int, method: str, step:
 
 def redundancy(run: str, domain: int, block: int) -> dict[str, Any]:
     """Measure what the neurons of one block of a run's checkpoint share; read back with `analysis.redundancy.find`."""
-    from copal_core.analysis.redundancy import look
+    from copal_core.analysis.redundancy import compute_redundancy
 
-    look(Runs().open(run), domain, block, _report)
+    compute_redundancy(Runs().open(run), domain, block, _report)
     return {}
 
 

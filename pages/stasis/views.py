@@ -11,7 +11,7 @@ from copal_core.figures import forgetting as forgetting_figures
 from copal_core.figures import panels
 from copal_core.figures import stasis as stasis_figures
 from copal_core.figures.numbers import compact, percent, signed
-from copal_core.methods.wording import own_amount, removed
+from copal_core.methods.describe import own_amount, removed
 from copal_core.store.run_store import RunStore
 from pages.shared import charts, links, runs
 from pages.shared.text import empty_state, plain

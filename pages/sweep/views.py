@@ -11,7 +11,7 @@ from copal_core.analysis import groups as analysis
 from copal_core.errors import CopalError
 from copal_core.experiment import groups
 from copal_core.figures.numbers import several
-from copal_core.methods.wording import removed
+from copal_core.methods.describe import removed
 from copal_core.store.folder import RunState, status_of
 from copal_core.store.groups import Group, Groups
 from pages.shared import actions, job_panel, links

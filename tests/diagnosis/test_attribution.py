@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from copal_core.analysis.diagnosis.attributing import compute
 from copal_core.analysis.diagnosis.attribution import Part, measure, parts_of
-from copal_core.analysis.diagnosis.attributions import Attribution, request_for
+from copal_core.analysis.diagnosis.attribution_folder import Attribution, request_for
+from copal_core.analysis.diagnosis.attribution_job import compute
 from copal_core.analysis.diagnosis.ranking import Tally, cost_left, next_pass
 from copal_core.checkpoints.backbone import Backbone, linears
 from copal_core.checkpoints.layout import PROJECTIONS
@@ -286,16 +286,16 @@ def test_command_line(store: RunStore, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_started_as_a_process_of_its_own(store: RunStore) -> None:
-    from copal_core.analysis.diagnosis import attributions
+    from copal_core.analysis.diagnosis import attribution_folder
     from copal_core.experiment import processes
 
     attribution = fresh(store)
-    attributions.start(attribution)
+    attribution_folder.start(attribution)
     processes._children[-1].wait()
     assert attribution.state().status == "done", (attribution.folder / "process.log").read_text()
     assert attribution.result()["parts"]
 
 
 def test_the_ranking_needs_no_torch() -> None:
-    script = "import sys, copal_core.analysis.diagnosis.attributing; assert 'torch' not in sys.modules"
+    script = "import sys, copal_core.analysis.diagnosis.attribution_job; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

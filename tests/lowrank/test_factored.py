@@ -23,11 +23,11 @@ from copal_core.cli.main import main
 from copal_core.config import Protocol, Windows
 from copal_core.errors import Cancelled, InvalidValueError
 from copal_core.methods.decomposition import Factors, build_decomposition
+from copal_core.methods.describe import trained_words
 from copal_core.methods.factored.modules import factored_modules, install, replaced
 from copal_core.methods.factored.training import Budget, batch_loss, train
 from copal_core.methods.factored.workshop import Workshop
 from copal_core.methods.lowrank.basel import split
-from copal_core.methods.wording import trained_words
 from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import LayerLibrary, layer_library
 

@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copal_core.analysis.diagnosis import attributing, attributions
-from copal_core.analysis.diagnosis.attributions import Attribution
+from copal_core.analysis.diagnosis import attribution_folder, attribution_job
+from copal_core.analysis.diagnosis.attribution_folder import Attribution
 from copal_core.analysis.diagnosis.pieces import MOST_CHARACTERS
 from copal_core.errors import CopalError
 from copal_core.store.records import PerplexityRecord, WarningRecord
@@ -189,7 +189,7 @@ def test_attribution_is_started_watched_and_drawn(
     open_page: Opener, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Attribution] = []
-    monkeypatch.setattr(attributions, "start", started.append)
+    monkeypatch.setattr(attribution_folder, "start", started.append)
     app = open_page("diagnose", run=run, view="attribution", method="wanda:restart", domain="1")
     assert not app.exception and not app.error
     app.button(key="start-attribution").click().run()
@@ -205,7 +205,7 @@ def test_attribution_is_started_watched_and_drawn(
     app.run()
     assert "interrupted" in text_of(app)
     attribution.clear_cancel()
-    attributing.compute(attribution)
+    attribution_job.compute(attribution)
     app.run()
     assert not app.exception and not app.error
     assert len(app.get("plotly_chart")) == 1

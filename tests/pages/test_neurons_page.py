@@ -93,7 +93,7 @@ def test_speed_is_shown_once_it_was_measured(open_page: Opener, run: RunStore) -
 def test_redundant_pairs_with_their_tokens_escaped(open_page: Opener, run: RunStore) -> None:
     app = open_page("neurons", run=run.id, view="pairs", layer="1")
     assert "has not been analysed" in text_of(app) and app.button(key="look-at-block")
-    redundancy.look(run, 0, 1, lambda label, done, total: None)
+    redundancy.compute_redundancy(run, 0, 1, lambda label, done, total: None)
     app = open_page("neurons", run=run.id, view="pairs", layer="1")
     assert not app.exception and not app.error
     assert figures(app) == 2
@@ -110,7 +110,7 @@ def test_redundant_pairs_with_their_tokens_escaped(open_page: Opener, run: RunSt
 
 def test_what_a_block_shares_is_a_symmetric_map_with_its_closest_pairs_first(run: RunStore) -> None:
     labels: list[str] = []
-    redundancy.look(run, 1, 0, lambda label, done, total: labels.append(label))
+    redundancy.compute_redundancy(run, 1, 0, lambda label, done, total: labels.append(label))
     found = redundancy.find(run, 1, 0)
     assert found is not None and redundancy.find(run, 1, 1) is None
     assert found["map"].shape == (48, 48) and abs(found["map"] - found["map"].T).max() < 1e-6

@@ -229,7 +229,7 @@ def _precise(matrix: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def _eigenvalues(matrix: Tensor) -> Tensor:
-    from copal_core.system.threads import one_thread
+    from copal_core.system.torch_settings import one_thread
 
     if matrix.shape[0] <= 1024:
         with one_thread():

@@ -21,7 +21,7 @@ from copal_core.methods.criterion import Criterion, Pruned, Removal
 from copal_core.methods.masks import removed_count, select, select_rows
 from copal_core.methods.surgeon import surgeon
 from copal_core.statistics.accumulators import GroupStatistics
-from copal_core.system.threads import one_thread
+from copal_core.system.torch_settings import one_thread
 
 if TYPE_CHECKING:
     from copal_core.config import Structure

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from copal_core.analysis.diagnosis.attributions import Attribution
+from copal_core.analysis.diagnosis.attribution_folder import Attribution
 from copal_core.analysis.diagnosis.kept import domain_windows
 from copal_core.analysis.diagnosis.ranking import Tally, cost_left, next_pass
 from copal_core.errors import Cancelled, RunError
-from copal_core.store.folder import RunState, ending
+from copal_core.store.folder import RunState, record_outcome
 from copal_core.store.run_store import RunStore
 from copal_core.system import files
 
@@ -30,7 +30,7 @@ def compute(
     with attribution.lock():
         files.remove_partial(attribution.folder)
         progress = _Progress(attribution, report, should_stop)
-        with ending(progress.end, "what was measured is kept"):
+        with record_outcome(progress.end, "what was measured is kept"):
             _compute(attribution, progress)
 
 

@@ -1,7 +1,11 @@
-"""Precision of matrix products: statistics in float32 are never silently rounded to TF32."""
+"""Torch's settings while something is computed: exact float32 products, and one thread for small work.
+
+Products of statistics in float32 are never silently rounded to TF32. Torch is imported where it is needed.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+_guard = threading.Lock()
+_inside: dict[int, int] = {}  # thread -> how deeply it is nested in `one_thread`
+_usual = 1
 
 
 @contextmanager
@@ -58,3 +66,30 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += torch.mm(left.T, right, out_dtype=torch.float32)
     else:
         total.addmm_(left.float().T, right.float())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, for many small operations where waking threads costs more than they save.
+
+    On a busy machine each hand-over between threads can wait for a whole time slice. The thread count belongs to the
+    process, and the app computes for several people at once: the count restored last is the one from before the first
+    of them entered.
+    """
+    import torch
+
+    global _usual
+    me = threading.get_ident()
+    with _guard:
+        if not _inside:
+            _usual = torch.get_num_threads()
+        _inside[me] = _inside.get(me, 0) + 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _guard:
+            _inside[me] -= 1
+            if not _inside[me]:
+                del _inside[me]
+                torch.set_num_threads(_usual)
