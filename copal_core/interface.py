@@ -188,7 +188,13 @@ def perplexity(
     specs = write_texts([text])
     if len(specs) != 1:
         raise InvalidValueError(f"{len(specs)} domains are given; measure one at a time")
-    protocol = Protocol(calibration=calibration, evaluation=evaluation, seed=seed, device=device, dtype=dtype)
+    settings: dict[str, Any] = {
+        "calibration": calibration,
+        "evaluation": evaluation,
+        "device": device,
+        "dtype": dtype,
+    }
+    protocol = Protocol(**settings, seed=seed)
     in_memory = _is_in_memory(model, tokenizer)
     checkpoint = None if in_memory else locate(os.fspath(model))
     reader = tokenizer if checkpoint is None else checkpoint.tokenizer()
@@ -540,13 +546,9 @@ def _config(
         known = dtype if dtype in ("float32", "bfloat16", "float16") else "auto"
         device = str(checkpoint.device) if checkpoint.device.type in ("cpu", "cuda") else "auto"
         protocol = {"device": device, "dtype": known, **protocol}
-    return RunConfig(
-        domains=write_texts(domains),
-        methods=methods,
-        structure=shape,
-        protocol=Protocol(**protocol),
-        checkpoint=save_model(checkpoint, tokenizer) if in_memory else os.fspath(checkpoint),
-    )
+    settings: dict[str, Any] = {"domains": write_texts(domains), "methods": methods, "structure": shape}
+    name = save_model(checkpoint, tokenizer) if in_memory else os.fspath(checkpoint)
+    return RunConfig(checkpoint=name, protocol=Protocol(**protocol), **settings)
 
 
 def _is_in_memory(model: Any, tokenizer: Any) -> bool:
@@ -562,9 +564,7 @@ def _is_in_memory(model: Any, tokenizer: Any) -> bool:
             f"model is a {type(model).__name__}; give a LlamaForCausalLM of transformers or a checkpoint's name"
         )
     if tokenizer is None:
-        raise InvalidValueError(
-            f"a {type(model).__name__} in memory has no tokenizer; give its tokenizer, too"
-        )
+        raise InvalidValueError(f"a {type(model).__name__} in memory has no tokenizer; give it, too")
     return True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -75,7 +75,7 @@ def compute(
 
 def _here(
     group: Group, members: Sequence[Member], report: Report, stopping: Callable[[], bool]
-) -> Iterator[tuple[Member, str]]:
+) -> Generator[tuple[Member, str], None, None]:
     """Compute the members in this process; yields each with what went wrong, '' when it is done."""
     for member in members:
         if stopping():

@@ -155,7 +155,7 @@ def factorises(method: str) -> bool:
 
 def method_dash(method: str) -> str:
     """Return the strategy's dash, the same on every page."""
-    return "longdash" if method == "dense" else STRATEGIES.facts(_parts(method)[1], Strategy).dash
+    return "longdash" if method == "dense" else STRATEGIES.facts(_parts(method)[1], Strategy).dash  # type: ignore[type-abstract]
 
 
 def swatch(method: str, dash: str = "") -> str:

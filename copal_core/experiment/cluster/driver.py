@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from copal_core.errors import Cancelled
@@ -25,7 +25,7 @@ _POLL = 0.5  # seconds
 
 def compute(
     group: Group, members: Iterable[Member], where: Cluster, stopping: Callable[[], bool]
-) -> Iterator[tuple[Member, str]]:
+) -> Generator[tuple[Member, str], None, None]:
     """Compute the members on Ray; yields each, when it has ended, with what went wrong, '' when it is done.
 
     Raises:
@@ -47,7 +47,7 @@ class _Driver:
 
     def compute(
         self, members: Iterable[Member], stopping: Callable[[], bool]
-    ) -> Iterator[tuple[Member, str]]:
+    ) -> Generator[tuple[Member, str], None, None]:
         waiting = list(members)
         running: dict[Any, Member] = {}
         try:
