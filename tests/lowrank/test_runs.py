@@ -117,7 +117,7 @@ def test_keeping_everything_changes_nothing(small_config: Callable[..., RunConfi
 
 
 def test_resuming_gives_the_same_bytes(small_config: Callable[..., RunConfig], tmp_path: Path) -> None:
-    config = small_config(MIXED, domains=2)
+    config = small_config([*MIXED, "hybrid[mask=sparsegpt]:restart"], domains=2)
     whole, cut = Runs(tmp_path / "a").create(config), Runs(tmp_path / "b").create(config)
     loop.run(whole)
     asked = iter(range(10_000))
