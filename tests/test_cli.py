@@ -264,7 +264,10 @@ def test_show_cancel_resume_branch_and_export(
         (["--out", str(out / "config.json")], "is a file"),
         (["--out", str(out / "config.json" / "new")], "could not be written"),
         (["--out", "/"], "is no folder to write into"),
-        (["--step", "0", "--out", str(tmp_path / "other")], "step 0 is not in the run; choose 1 to 2"),
+        (
+            ["--step", "0", "--out", str(tmp_path / "other")],
+            f"step 0 is not in run '{made['run']}'; choose 1 to 2",
+        ),
     ):
         status, _, errors = run_here(capsys, "export", made["run"], "--method", "copal:accumulate", *extra)
         assert status == 2 and said in errors and errors.count("\n") == 1

@@ -135,9 +135,9 @@ class RunStore(JobFolder):
 
     def choose_step(self, step: int | None) -> int:
         """Return `step`, or the last. Raises InvalidValueError for one that is not in the run."""
-        last = len(self.config.domains)
-        if step is not None and not 1 <= step <= last:
-            raise InvalidValueError(f"step {step} is not in run '{self.id}'; choose 1 to {last}")
+        first, last = self.config.first_step, len(self.config.domains)
+        if step is not None and not first <= step <= last:
+            raise InvalidValueError(f"step {step} is not in run '{self.id}'; choose {first} to {last}")
         return last if step is None else step
 
     def protocol_stamp(self) -> str:

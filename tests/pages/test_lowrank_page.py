@@ -109,7 +109,7 @@ def test_hostile_parameters_are_ignored(
     monkeypatch.setenv("COPAL_CACHE", str(gathered))
     app = small("lowrank", kept="nan", layer="-3", projection="<b>", model="../..", fit="%00", close="[]")
     assert not app.exception
-    assert "At 56.25 % of the bytes" in text_of(app)
+    assert "Output lost at 56.25 % of the bytes" in text_of(app)
     app = small("families", run="../../etc/passwd", member="<script>")
     assert not app.exception
     assert len(app.error) == 1
