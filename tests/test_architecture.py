@@ -218,3 +218,10 @@ def test_the_reader_of_imports_sees_a_turn(tmp_path: Path) -> None:
     )
     assert list(imports(path)) == ["typing.TYPE_CHECKING", "torch.nn", "copal_core.store.run_store"]
     assert list(imports(path, module_level=True)) == ["typing.TYPE_CHECKING", "torch.nn"]
+
+
+@pytest.mark.parametrize("path", [*CORE, *PAGES], ids=named)
+def test_docstrings_begin_with_a_verb_or_a_noun(path: Path) -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(parsed(path)) if isinstance(node, documented)]
+    assert not [text for text in texts if text.startswith(("What ", "Whether ", "Who ", "Which "))]

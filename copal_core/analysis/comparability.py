@@ -1,4 +1,4 @@
-"""Which runs' perplexities may stand in one figure, and why others may not, in words."""
+"""Comparability of runs: whose perplexities may stand in one figure, and why others may not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from copal_core.store.run_store import RunStore
 
 
 def protocol_of(store: RunStore) -> dict[str, str]:
-    """What two runs must share for their perplexities to be compared: name -> value, as people read it."""
+    """Return what two runs must share for their perplexities to be compared: name -> value, as people read it."""
     protocol, info = store.config.protocol, store.info
     checkpoint = info.get("checkpoint", {})
     return {

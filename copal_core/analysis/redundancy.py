@@ -1,4 +1,4 @@
-"""What the neurons of one block of the dense model share on one domain's text: a map, the closest pairs, their tokens.
+"""Information shared by the neurons of one dense block on one domain's text: a map, the closest pairs, their tokens.
 
 Kept in the cache folder, <cache>/neurons/<key>.safetensors and .json, where the key names weights, windows and block.
 """
@@ -127,7 +127,7 @@ def _closest(found: Tensor) -> list[tuple[int, int]]:
 
 
 def _pair(one: int, other: int, found: Tensor, z: Tensor, windows: Tensor, tokenizer: Any) -> dict[str, Any]:
-    """What is shown of two neurons: both estimates, a sample of their activations, the tokens on which they fire."""
+    """Describe two neurons: both estimates, a sample of their activations, the tokens on which they fire."""
     import torch
 
     from copal_core.methods.information import information, neighbour_information

@@ -89,7 +89,7 @@ def _method(
 
 
 def _factored(store: RunStore, method: str, step: int) -> dict[str, Any]:
-    """What a low-rank method has besides: shares asked and stored, parameters, kinds of layers, what was trained."""
+    """Return what a low-rank method has besides: shares asked and stored, parameters, kinds of layers, training."""
     table = store.factors()
     last = table[(table["method"] == method) & (table["step"] == step)]
     if not len(last):
@@ -112,7 +112,7 @@ def _factored(store: RunStore, method: str, step: int) -> dict[str, Any]:
 
 
 def _thinned(store: RunStore, method: str, step: int) -> dict[str, Any]:
-    """What a neuron method has besides; its sparsity, stasis and change are of neurons and not of weights."""
+    """Return what a neuron method has besides; its sparsity, stasis and change are of neurons and not of weights."""
     table = store.records.table("neurons")
     table = table[table["method"] == method]
     last = table[table["step"] == step]

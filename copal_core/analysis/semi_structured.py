@@ -1,4 +1,4 @@
-"""What 2:4 kernels do on this machine for layers of given shapes: measured beside dense, faster or not.
+"""Speed of 2:4 kernels on this machine for layers of given shapes, measured beside dense ones.
 
 Half of a 2:4 matrix is not stored, and a GPU with sparse matrix units may multiply it faster: on many cards and
 shapes it does not. So nothing is promised; both are timed on the same inputs, one after the other.

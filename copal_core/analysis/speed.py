@@ -1,4 +1,4 @@
-"""What the model that runs costs: parameters, bytes, operations a token, and measured tokens a second."""
+"""Cost of a model as it runs: parameters, bytes, operations a token, and measured tokens a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method makes of one decoder block: compressed group by group, stored, and put together again.
+"""The result of a method for one decoder block: compressed group by group, stored, and restored.
 
 Each kind has one class: masks, factors and neurons. Everything that depends on the kind stands there.
 """

@@ -264,7 +264,7 @@ class _Experiment:
 
 
 def _described(domain: Any, sample: Any, before: list[dict[str, Any]]) -> dict[str, Any]:
-    """What run.json says of a domain; its name is made unique within the run."""
+    """Describe a domain for run.json; its name is made unique within the run."""
     return {
         "spec": domain.spec,
         "name": name_apart(domain.name, {entry["name"] for entry in before}),

@@ -88,7 +88,7 @@ class Meter:
         return self._left
 
     def _estimate(self, now: float) -> float | None:
-        """What is left at the pace so far; it never grows by more than the time that has passed since it was told."""
+        """Estimate the seconds left at the pace so far; it never grows by more than the time since it was told."""
         elapsed, paced = now - (self._began or now), self._done - self._before
         enough = paced >= _SHARE_TO_TELL * self._total or elapsed >= _SECONDS_TO_TELL
         if not (enough and paced > 0 and elapsed >= _SECONDS_AT_LEAST):

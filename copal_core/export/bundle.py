@@ -56,7 +56,7 @@ def write_bundle(store: RunStore, out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle says. windows: by the number of the domain, from 0."""
+    """Contents of a bundle. windows: by the number of the domain, from 0."""
 
     config: RunConfig
     described: dict[str, Any]

@@ -84,7 +84,7 @@ class Masked:
 
 @dataclass(frozen=True)
 class Choice:
-    """What became of one projection; errors are relative output errors under the statistics used.
+    """The result for one projection; errors are relative output errors under the statistics used.
 
     alternative_error: of what a hybrid did not choose.
     """

@@ -24,7 +24,7 @@ NO_TWIN = -1
 
 @dataclass(frozen=True)
 class Selection:
-    """Which neurons of a block go, in the order in which they were chosen.
+    """The neurons of a block that go, in the order in which they were chosen.
 
     kept: (d_ff,) bool. removed: (m,) int64. twins: (m,) int64, the neuron each was redundant with, or NO_TWIN.
     information: (m,) float32, nats shared with the twin, NaN without one. coefficients: (m,) float32, what of the

@@ -71,7 +71,7 @@ class Group(JobFolder):
         return "order" if "order" in self.varies and "seed" not in self.varies else "seed"
 
     def describe(self, member: Member) -> str:
-        """What sets a member apart, in words: 'seed 3', or its domains in order."""
+        """Say what sets a member apart: 'seed 3', or its domains in order."""
         return variations.in_words(member.settings(), self.varies or ("method", "structure", "seed"))
 
     @property

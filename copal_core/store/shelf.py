@@ -1,4 +1,4 @@
-"""What is done to runs as a whole: name them, note something, weigh them, throw them away and take them back.
+"""Housekeeping of runs: title, note, size on disk, trash and restore.
 
 A deleted run is moved into the folder `trash` beside the runs, and lies there until the trash is emptied.
 """

@@ -85,7 +85,7 @@ def _same_weights(store: RunStore) -> list[str]:
 
 
 def _text(store: RunStore) -> dict[str, Any] | None:
-    """What is to be read: a window of a domain, or typed text; None before anything is typed."""
+    """Ask what is to be read: a window of a domain, or typed text; None before anything is typed."""
     names = store.domains
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:

@@ -19,7 +19,7 @@ SHARES = (5, 10, 20, 30, 50)
 
 
 def removes_neurons(run: RunSummary) -> bool:
-    """Whether a run has a method that removes neurons."""
+    """Return True for a run with a method that removes neurons."""
     return any(Method.parse(method).name in neuron_selectors() for method in run.methods)
 
 

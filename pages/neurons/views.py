@@ -1,4 +1,4 @@
-"""What removing neurons costs in a run, what the smaller model saves, and how much the choice of neurons matters."""
+"""Views of removed neurons: their cost in a run, the smaller model's savings, and how much the choice matters."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _spreads(store: RunStore) -> tuple[pd.DataFrame, int]:
 
 
 def _sign(store: RunStore) -> object:
-    """What must be the same for perplexities to stand in one figure, the checkpoint aside."""
+    """Return what must be the same for perplexities to stand in one figure, the checkpoint aside."""
     protocol = store.config.protocol
     windows = (protocol.calibration, protocol.evaluation, protocol.propagate, protocol.seed)
     return store.config.domains, windows, store.info.get("checkpoint", {}).get("dtype")

@@ -146,7 +146,7 @@ def _step_errors() -> list[float]:
 
 
 def structure() -> None:
-    """Which weights may go, and how many."""
+    """Ask which weights may go, and how many."""
     st.subheader("What is removed", help=GLOSSARY["structure"])
     names = {"unstructured": "Unstructured", "n:m": "N:M"}
     st.segmented_control(
@@ -231,7 +231,7 @@ def protocol() -> None:
 
 
 def before_start() -> None:
-    """What the run will cost, whether it fits, and the button that starts it."""
+    """Show what the run will cost, whether it fits, and the button that starts it."""
     st.markdown("**Before you start**")
     actions.say_outcome()
     try:

@@ -1,4 +1,4 @@
-"""What the Report page offers: each thing is written by a worker, then handed to the browser."""
+"""Offers of the Report page: each thing is written by a worker, then handed to the browser."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def forget(run_id: str) -> None:
 
 
 def bar() -> None:
-    """What is ticked, and the way to the comparison."""
+    """Show what is ticked, and the way to the comparison."""
     ticked = chosen()
     if not ticked:
         return
@@ -134,7 +134,7 @@ def _open(ids: list[str]) -> list[RunStore]:
 
 
 def _key(stores: list[RunStore], letters: dict[str, str]) -> None:
-    """Which letter is which run, and what each removed."""
+    """Show which letter is which run, and what each removed."""
     rows = [
         [
             letters[store.id],

@@ -31,7 +31,7 @@ def offer_back() -> None:
 
 
 def show() -> None:
-    """What is in the trash."""
+    """Show what is in the trash."""
     actions.say_outcome()
     root = Runs().root
     found = shelf.trashed(root)

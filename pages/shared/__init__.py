@@ -1,4 +1,4 @@
-"""What the pages share: state in the URL, forms, the run that is looked at, figures with their tables."""
+"""Parts that the pages share: state in the URL, forms, the run that is looked at, figures with their tables."""
 
 from pathlib import Path
 

@@ -55,7 +55,7 @@ def prepare(name: str) -> None:
 
 
 def describe(description: Description) -> None:
-    """What the checkpoint is and needs."""
+    """Show what the checkpoint is and needs."""
     from copal_core.figures.parameters import parameter_figure, parameter_table
     from pages.shared import charts
 

@@ -1,4 +1,4 @@
-"""Which layer a page looks at, and which method after which step: choices that live in the link."""
+"""The layer that a page looks at, with its method and step: choices that live in the link."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _CURVES_KEPT, _CLOSE_UPS_KEPT = 48, 3
 
 @dataclass(frozen=True)
 class Setting:
-    """What is looked at: a checkpoint's name, domains in order, and how their windows are drawn."""
+    """The subject of the page: a checkpoint's name, domains in order, and how their windows are drawn."""
 
     checkpoint: str
     domains: tuple[str, ...]
@@ -92,7 +92,7 @@ def _most_ready(names: Sequence[str], domains: tuple[str, ...], protocol: Protoc
 
 
 def entry(chosen: Setting) -> prepared.Entry | None:
-    """What has been gathered, or None. Raises CopalError for a checkpoint that cannot be opened."""
+    """Return what has been gathered, or None. Raises CopalError for a checkpoint that cannot be opened."""
     checkpoint = checkpoints.ready(chosen.checkpoint)
     return prepared.find(checkpoint, chosen.domains, chosen.protocol) if checkpoint is not None else None
 

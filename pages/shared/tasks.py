@@ -120,7 +120,7 @@ def forget(*arguments: Hashable) -> None:
 
 
 def at_work(task: Task | None, heading: str = "") -> bool:
-    """Whether it is; then with a progress bar, which runs the page again when it is over.
+    """Return True while the task runs, with a progress bar which runs the page again when it is over.
 
     heading: above the bar. Of a task that failed, an error that the person can mend is shown; another is raised.
     """

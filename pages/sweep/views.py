@@ -124,7 +124,7 @@ def _draw(group: Group, table: pd.DataFrame) -> None:
 
 
 def _filtered(table: pd.DataFrame) -> pd.DataFrame:
-    """What the filters leave, which is never nothing; a filter is there only where there is a choice.
+    """Return what the filters leave, which is never nothing; a filter is there only where there is a choice.
 
     The dense model's rows stay where a run of their setting does.
     """

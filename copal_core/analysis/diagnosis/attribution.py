@@ -28,7 +28,7 @@ WeightsOf = Callable[[int, nn.Module], Weights]
 
 @dataclass(frozen=True)
 class Part:
-    """What gets its earlier weights back: (block, projection) of every layer."""
+    """A part of the model that gets its earlier weights back: (block, projection) of every layer."""
 
     name: str
     layers: frozenset[tuple[int, str]]

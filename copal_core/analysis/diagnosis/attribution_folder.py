@@ -42,7 +42,7 @@ class Request:
 def request_for(
     store: RunStore, method: str, domain: int, kind: str = "block", windows: int | None = None
 ) -> Request:
-    """What to ask of a run: the weights that domain `domain` (from 1) left, in the last model.
+    """Return the request to make of a run: the weights that domain `domain` (from 1) left, in the last model.
 
     Raises InvalidValueError for a value that does not fit the run, RunError when it keeps no such weights.
     """
@@ -90,7 +90,7 @@ class Attribution(JobFolder):
         return [f"block {block} {projection}" for block in blocks for projection in PROJECTIONS]
 
     def tally(self) -> Tally:
-        """What was measured so far."""
+        """Return what was measured so far."""
         length = self.store.config.protocol.evaluation.length
         path = self.folder / "tally.json"
         if not path.is_file():
@@ -105,7 +105,7 @@ class Attribution(JobFolder):
         files.write_json(self.folder / "tally.json", content)
 
     def result(self) -> dict[str, Any]:
-        """What `--json` prints; grows while it is computed."""
+        """Return what `--json` prints; grows while it is computed."""
         tally, request = self.tally(), self.request
         seen = len(tally.final)
         tokens = max(1, seen * tally.predicted)

@@ -87,7 +87,7 @@ def replay(
 def _remembered(
     store: RunStore, place: Place, result: Result, strategy: Strategy, device: torch.device
 ) -> BlockStatistics | None:
-    """What a strategy with a memory kept of this very step: the statistics that were used."""
+    """Return what a strategy with a memory kept of this very step: the statistics that were used."""
     if not strategy.remembers or not store.has_arrays("memory", result.method, result.step, place.block):
         return None
     arrays = store.arrays("memory", result.method, result.step, place.block)

@@ -122,7 +122,7 @@ def _empty_rows(store: RunStore) -> Iterator[Finding]:
 
 
 def _rows_in(store: RunStore, row: object) -> str:
-    """Which rows, where the run kept its masks; else the first projection of the group."""
+    """Name the rows, where the run kept its masks; else the first projection of the group."""
     try:
         masks = store.masks(row.method, int(row.step), int(row.block))  # type: ignore[attr-defined]
     except RunError:

@@ -1,4 +1,4 @@
-"""What a run kept for a closer look: which results can be rebuilt, and the windows of its domains. No torch."""
+"""Results that a run kept for a closer look: which results can be rebuilt, and the windows of its domains. No torch."""
 
 from __future__ import annotations
 

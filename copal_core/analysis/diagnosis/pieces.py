@@ -19,7 +19,7 @@ _HIDING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200
 
 @dataclass(frozen=True)
 class Bounded:
-    """What is looked at of a text. characters: of all that was given; cut: what was left out, in words, or ''."""
+    """The part of a text that is read. characters: of all that was given; cut: what was left out, in words, or ''."""
 
     text: str
     tokens: tuple[int, ...]

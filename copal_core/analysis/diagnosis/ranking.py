@@ -1,4 +1,4 @@
-"""What restoring each part returned, window by window, and what to measure next. Plain numbers; no torch."""
+"""Ranking of parts by what restoring them returned, window by window, and the next to measure. Plain numbers; no torch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Returned:
-    """What one part returned. nats: a token, positive is better; error: its standard error over the tokens.
+    """The gain from restoring one part. nats: a token, positive is better; error: its standard error over the tokens.
 
     share: of what was forgotten on the same windows, None where nothing was.
     """
@@ -85,7 +85,7 @@ class Pass:
 
 
 def next_pass(tally: Tally, names: Sequence[str], windows: int, at_once: int) -> Pass | None:
-    """What to measure next: every part on the first window, then the better half of them on twice as many, and so on.
+    """Choose what to measure next: every part on the first window, then the better half on twice as many, and so on.
 
     at_once: windows of one pass at most. None when the last round is done. Follows from the tally alone, so that an
     interrupted measurement goes on where it stopped.

@@ -1,4 +1,4 @@
-"""Which layers prefer a mask and which low rank: every layer's error over the budgets, without a forward pass."""
+"""Preference of each layer for a mask or low rank: every layer's error over the budgets, without a forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Ray cluster, and being connected to it."""
+"""The Ray cluster to use, and the connection to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cluster:
 
 
 def available() -> bool:
-    """Whether Ray is installed; without importing it."""
+    """Return True where Ray is installed, without importing it."""
     return find_spec("ray") is not None
 
 
