@@ -1,4 +1,4 @@
-"""Ranking of parts by what restoring them returned, window by window, and the next to measure. Plain numbers; no torch."""
+"""Ranking of parts by what restoring them returned, window by window, and the next to measure, as plain numbers."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class CloseUp:
         return pooled(self._rows(self.weight))
 
     def picture(self, method: str, share: float) -> Picture:
-        """Draw what `method` keeps of the layer at `share` of its bytes. Raises InvalidValueError for an unknown one."""
+        """Draw what `method` keeps at `share` of the bytes. Raises InvalidValueError for an unknown one."""
         if method in RANKED:
             left, right = self.directions(method)
             rank = stored_size.rank_at(self.weight.shape[0], self.weight.shape[1], share)
