@@ -65,7 +65,7 @@ def test_a_layer_its_budget_and_the_whole_model(page: Page, server: Server) -> N
     slider.focus()
     for _ in range(8):
         slider.press("ArrowRight")
-    expect(page.get_by_text(re.compile(r"^At 58\.25 % of the bytes, this much"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Output lost at 58\.25 % of the bytes"))).to_be_visible()
     settled(page)
     after = {method: error_of(page, method) for method in before}
     for method in before:
@@ -121,7 +121,7 @@ def test_arrow_keys_faster_than_the_page_follows(page: Page) -> None:
     it asked, and has dropped by the time it hears."""
     line = SlowLine(page)
     slider = opened(page, "&kept=50")
-    expect(page.get_by_text(re.compile(r"^At 50 % of the bytes, this much"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Output lost at 50 % of the bytes"))).to_be_visible()
     settled(page)
     slider.focus()
     line.hold()
@@ -136,6 +136,6 @@ def test_arrow_keys_faster_than_the_page_follows(page: Page) -> None:
 
     # widgets answer
     slider.press("ArrowRight")
-    expect(page.get_by_text(re.compile(r"^At 50\.25 % of the bytes, this much"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Output lost at 50\.25 % of the bytes"))).to_be_visible()
     choose(page, "Projection", "o_proj")
     expect(page.get_by_text(re.compile("256 × 256 weights"))).to_be_visible()
