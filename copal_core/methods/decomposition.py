@@ -14,9 +14,7 @@ from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.facts import FactorFacts
-from copal_core.methods.lowrank import LOWRANK
 from copal_core.statistics.accumulators import GroupStatistics
-from copal_core.system.registry import Options
 
 if TYPE_CHECKING:
     from copal_core.methods.factored.workshop import Trained, Workshop
@@ -162,11 +160,6 @@ def check_rank(weight: Tensor, rank: int) -> None:
         raise InvalidValueError(
             f"rank {rank} does not fit a layer of {tuple(weight.shape)}; use 1 to {min(weight.shape)}"
         )
-
-
-def build_decomposition(name: str, options: Options) -> Decomposition:
-    """Return the decomposition `name` with its options. Raises InvalidValueError for an unknown name or option."""
-    return LOWRANK.build(name, options)
 
 
 def relative_error(weight: Tensor, approximation: Tensor, gram: Tensor) -> float:

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from copal_core.errors import InvalidValueError
 from copal_core.methods.facts import NeuronFacts
-from copal_core.methods.neurons import NEURONS
 from copal_core.statistics.accumulators import BlockStatistics
-from copal_core.system.registry import Options
 
 NO_TWIN = -1
 
@@ -119,8 +117,3 @@ def _folds(selection: Selection) -> Sequence[tuple[int, int, float]]:
     columns = (selection.removed, selection.twins, selection.coefficients)
     triples = zip(*(column.tolist() for column in columns), strict=True)
     return [(gone, twin, factor) for gone, twin, factor in triples if twin != NO_TWIN and factor]
-
-
-def build_selector(name: str, options: Options) -> NeuronSelector:
-    """Return the selector `name` with its options. Raises InvalidValueError for an unknown name or option."""
-    return NEURONS.build(name, options)

@@ -15,7 +15,8 @@ import pages.learn.toy
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods.criterion import build_criterion
-from copal_core.methods.decomposition import build_decomposition, relative_error
+from copal_core.methods.decomposition import relative_error
+from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.masks import select
 from copal_core.methods.strategies import STRATEGIES as REAL_STRATEGIES
 from copal_core.statistics.accumulators import BlockStatistics, GroupStatistics, InputGram
@@ -114,7 +115,7 @@ def test_errors_and_the_best_line_are_the_decompositions() -> None:
     statistics = GroupStatistics(50, {"input_gram": torch.zeros(2, 2)})
     x = torch.tensor(inputs, dtype=torch.float32)
     InputGram().update(statistics.totals["input_gram"], x, [], None)
-    factors = build_decomposition("whitened-svd", {}).decompose(torch.tensor(dense), statistics, 1)
+    factors = LOWRANK.build("whitened-svd", {}).decompose(torch.tensor(dense), statistics, 1)
     theirs = (factors.left @ factors.right).numpy()
     best = rank.whitened(dense, sums.gram)
     np.testing.assert_allclose(best, theirs, atol=1e-5)

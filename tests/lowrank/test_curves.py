@@ -14,7 +14,8 @@ from copal_core.config import Structure
 from copal_core.errors import InvalidValueError
 from copal_core.methods import stored_size
 from copal_core.methods.criterion import build_criterion
-from copal_core.methods.decomposition import build_decomposition, relative_error
+from copal_core.methods.decomposition import relative_error
+from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.surgeon import surgeon
 from copal_core.statistics.accumulators import GroupStatistics
 
@@ -42,7 +43,7 @@ def test_low_rank_readings_equal_the_decomposition_measured(made: Made, method: 
             continue
         assert reading.amount == rank and reading.parameters == rank * sum(weight.shape)
         gram = statistics[reading.domain].mean("input_gram").double()
-        found = build_decomposition(method, {}).decompose(weight, statistics["code"], rank)
+        found = LOWRANK.build(method, {}).decompose(weight, statistics["code"], rank)
         assert reading.error == pytest.approx(
             relative_error(weight.double(), found.weight(), gram), rel=1e-4, abs=1e-9
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from copal_core.config import Structure
 from copal_core.errors import InvalidValueError, NumericalError
 from copal_core.methods import stored_size
-from copal_core.methods.decomposition import Factors, Masked, build_decomposition, relative_error
+from copal_core.methods.decomposition import Factors, Masked, relative_error
 from copal_core.methods.linalg import whiten
 from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.lowrank.plrd import refactorise
@@ -50,7 +50,7 @@ def test_the_whitened_error_is_the_discarded_energy(
 ) -> None:
     weight, statistics = layer(rows, columns, tokens, seed=rows * 31 + columns)
     rank = data.draw(some.integers(1, min(rows, columns)))
-    found = build_decomposition("whitened-svd", {}).decompose(weight, statistics, rank)
+    found = LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, rank)
     measured = error(weight, found.weight(), statistics)
     # the closed form, from scratch: singular values of W times a root of the Gram matrix
     gram = statistics.mean("input_gram").double()
@@ -74,7 +74,7 @@ def test_the_contract_of_every_decomposition(
 ) -> None:
     weight, statistics = layer(rows, columns, tokens, seed=rows + 100 * columns)
     rank = data.draw(some.integers(1, min(rows, columns)))
-    method = build_decomposition(name, {})
+    method = LOWRANK.build(name, {})
     found = method.decompose(weight, statistics, rank)
     assert found.left.shape == (rows, rank) and found.right.shape == (rank, columns)
     assert bool(torch.isfinite(found.left).all() and torch.isfinite(found.right).all())
@@ -95,11 +95,11 @@ def test_no_approximation_of_the_rank_loses_less_than_the_whitened_one(
     rank = data.draw(some.integers(1, min(rows, columns)))
     best = error(
         weight,
-        build_decomposition("whitened-svd", {}).decompose(weight, statistics, rank).weight(),
+        LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, rank).weight(),
         statistics,
     )
     for name in NAMES:
-        other = build_decomposition(name, {}).decompose(weight, statistics, rank)
+        other = LOWRANK.build(name, {}).decompose(weight, statistics, rank)
         assert error(weight, other.weight(), statistics) >= best - 1e-9
 
 
@@ -124,7 +124,7 @@ def test_refactorising_in_a_metric_equals_the_whitened_svd_of_the_product() -> N
     metric = whiten(statistics.mean("input_gram")).lower
     left, right = torch.linalg.qr(weight.double())
     found = refactorise(left, right, 5, metric)
-    expected = build_decomposition("whitened-svd", {}).decompose(weight, statistics, 5)
+    expected = LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, 5)
     assert torch.allclose(found[0] @ found[1], expected.weight(), atol=1e-9)
 
 
@@ -135,24 +135,24 @@ def test_a_rank_that_rises_is_refused() -> None:
 
 def test_plrd_without_training_says_so_and_matches_the_whitened_svd() -> None:
     weight, statistics = layer(16, 20, 100)
-    found = build_decomposition("plrd", {"tokens": 0.0}).decompose(weight, statistics, 6)
+    found = LOWRANK.build("plrd", {"tokens": 0.0}).decompose(weight, statistics, 6)
     assert "training-free" in found.warnings
-    assert "training-free" not in build_decomposition("plrd", {}).decompose(weight, statistics, 6).warnings
-    best = build_decomposition("whitened-svd", {}).decompose(weight, statistics, 6)
+    assert "training-free" not in LOWRANK.build("plrd", {}).decompose(weight, statistics, 6).warnings
+    best = LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, 6)
     assert torch.allclose(found.weight(), best.weight(), atol=1e-8)  # truncating twice in one metric
 
 
 def test_basel_keeps_the_bases_that_carry_most() -> None:
     weight, statistics = layer(10, 14, 80)
-    found = build_decomposition("basel", {}).decompose(weight, statistics, 4)
+    found = LOWRANK.build("basel", {}).decompose(weight, statistics, 4)
     assert found.discarded_energy == pytest.approx(error(weight, found.weight(), statistics))
-    plain = build_decomposition("svd", {}).decompose(weight, statistics, 4)
+    plain = LOWRANK.build("svd", {}).decompose(weight, statistics, 4)
     assert error(weight, found.weight(), statistics) <= error(weight, plain.weight(), statistics) + 1e-12
 
 
 def test_svd_needs_no_text() -> None:
     weight, _ = layer(9, 7, 5)
-    assert build_decomposition("svd", {}).decompose(weight, GroupStatistics(), 3).rank == 3
+    assert LOWRANK.build("svd", {}).decompose(weight, GroupStatistics(), 3).rank == 3
 
 
 @pytest.mark.parametrize("rank", [0, 8, -1])
@@ -160,19 +160,19 @@ def test_svd_needs_no_text() -> None:
 def test_a_rank_that_does_not_fit_is_refused(name: str, rank: int) -> None:
     weight, statistics = layer(9, 7, 40)
     with pytest.raises(InvalidValueError, match="use 1 to 7"):
-        build_decomposition(name, {}).decompose(weight, statistics, rank)
+        LOWRANK.build(name, {}).decompose(weight, statistics, rank)
 
 
 def test_a_gram_matrix_that_is_not_finite_is_refused() -> None:
     weight, statistics = layer(4, 4, 20)
     statistics.totals["input_gram"][0, 0] = torch.inf
     with pytest.raises(NumericalError, match="not finite"):
-        build_decomposition("whitened-svd", {}).decompose(weight, statistics, 2)
+        LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, 2)
 
 
 def test_dead_inputs_are_damped_and_reported() -> None:
     weight, statistics = layer(6, 10, 50, dead=3)
-    found = build_decomposition("whitened-svd", {}).decompose(weight, statistics, 3)
+    found = LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, 3)
     assert 0 < found.damping < 1e-6
     assert "singular" in found.warnings["damping"]
 
@@ -193,7 +193,7 @@ def test_dead_inputs_are_damped_and_reported() -> None:
 )
 def test_a_wrong_option_is_refused(name: str, options: dict, words: str) -> None:
     with pytest.raises(InvalidValueError, match=words):
-        build_decomposition(name, options)
+        LOWRANK.build(name, options)
 
 
 def test_the_hybrid_takes_the_better_of_the_two() -> None:
@@ -201,7 +201,7 @@ def test_the_hybrid_takes_the_better_of_the_two() -> None:
     low = torch.randn(24, 3, generator=generator) @ torch.randn(3, 24, generator=generator)
     sparse = torch.randn(24, 24, generator=generator) * (torch.rand(24, 24, generator=generator) < 0.3)
     _, statistics = layer(24, 24, 200)
-    found = build_decomposition("hybrid", {}).decompose_group(
+    found = LOWRANK.build("hybrid", {}).decompose_group(
         {"low": low, "sparse": sparse}, statistics, Structure()
     )
     assert isinstance(found["low"].result, Factors)
@@ -214,9 +214,7 @@ def test_the_hybrid_takes_the_better_of_the_two() -> None:
 def test_the_hybrids_pattern_is_counted_as_it_is_stored(text: str) -> None:
     weight, statistics = layer(24, 24, 200)
     structure = Structure.parse(text)
-    found = (
-        build_decomposition("hybrid", {}).decompose_group({"a": weight}, statistics, structure)["a"].result
-    )
+    found = LOWRANK.build("hybrid", {}).decompose_group({"a": weight}, statistics, structure)["a"].result
     assert isinstance(found, Masked)
     assert found.bytes == stored_size.pattern_bytes(24, 24, structure.keep, structure.group_size)
     assert found.bytes == stored_size.structure_share(structure) * stored_size.dense_bytes(24, 24)
@@ -228,10 +226,8 @@ def test_twins_are_treated_as_each_alone(name: str) -> None:
     second = layer(8, 16, 90, seed=5)[0]
     both = torch.cat([first, second])
     statistics.totals["absolute_coupling"] = both.abs()
-    together = build_decomposition(name, {}).decompose_group(
-        {"a": first, "b": second}, statistics, Structure()
-    )
-    alone = build_decomposition(name, {}).decompose_group({"b": second}, statistics, Structure())
+    together = LOWRANK.build(name, {}).decompose_group({"a": first, "b": second}, statistics, Structure())
+    alone = LOWRANK.build(name, {}).decompose_group({"b": second}, statistics, Structure())
     one, other = together["b"].result, alone["b"].result
     if isinstance(one, Factors) and isinstance(other, Factors):
         assert torch.allclose(one.weight(), other.weight())
@@ -241,7 +237,7 @@ def test_twins_are_treated_as_each_alone(name: str) -> None:
 
 def test_sixteen_bits_change_little() -> None:
     weight, statistics = layer(20, 30, 100)
-    found = build_decomposition("whitened-svd", {}).decompose(weight * 1e-3, statistics, 8)
+    found = LOWRANK.build("whitened-svd", {}).decompose(weight * 1e-3, statistics, 8)
     stored = found.in_half()
     assert stored.left.dtype == torch.float16
     difference = (stored.left.float() @ stored.right.float() - found.weight().float()).norm()
@@ -252,7 +248,7 @@ def test_sixteen_bits_change_little() -> None:
 @pytest.mark.parametrize("rank", [1, 20, 65])
 def test_larger_layers_are_as_exact(rows: int, columns: int, rank: int) -> None:
     weight, statistics = layer(rows, columns, 400)
-    found = build_decomposition("whitened-svd", {}).decompose(weight, statistics, rank)
+    found = LOWRANK.build("whitened-svd", {}).decompose(weight, statistics, rank)
     lower = torch.linalg.cholesky(statistics.mean("input_gram").double())
     energies = torch.linalg.svdvals(weight.double() @ lower).square()
     optimum = float(energies[rank:].sum() / energies.sum())

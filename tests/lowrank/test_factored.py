@@ -22,11 +22,12 @@ from copal_core.checkpoints.layout import module_names, place_of
 from copal_core.cli.main import main
 from copal_core.config import Protocol, Windows
 from copal_core.errors import Cancelled, InvalidValueError
-from copal_core.methods.decomposition import Factors, build_decomposition
+from copal_core.methods.decomposition import Factors
 from copal_core.methods.describe import trained_words
 from copal_core.methods.factored.modules import factored_modules, install, replaced
 from copal_core.methods.factored.training import Budget, batch_loss, train
 from copal_core.methods.factored.workshop import Workshop
+from copal_core.methods.lowrank import LOWRANK
 from copal_core.methods.lowrank.basel import split
 from copal_core.statistics.accumulators import GroupStatistics
 from copal_core.statistics.library import LayerLibrary, layer_library
@@ -71,7 +72,7 @@ def workshop(library: LayerLibrary, model: Any) -> Workshop:
 
 
 def whitened(workshop: Workshop, keep: float = 0.5) -> dict[str, Factors]:
-    method = build_decomposition("whitened-svd", {})
+    method = LOWRANK.build("whitened-svd", {})
     return workshop.each(lambda weight, given, _: method.at_share(weight, given, keep), {}, "factorising")
 
 

@@ -13,7 +13,7 @@ from copal_core.errors import InvalidValueError
 from copal_core.methods.build import build_compressor
 from copal_core.methods.criteria.copal import Copal
 from copal_core.methods.information import LARGEST
-from copal_core.methods.neuron_selector import NO_TWIN, Selection, build_selector, count_of, removed_weights
+from copal_core.methods.neuron_selector import NO_TWIN, Selection, count_of, removed_weights
 from copal_core.methods.neurons import NEURONS
 from copal_core.methods.neurons._pairs import Pairs
 from copal_core.statistics.accumulators import AbsoluteCoupling, BlockStatistics, GroupStatistics, Statistic
@@ -54,7 +54,7 @@ def gathered(weights: dict[str, Tensor], statistics: tuple[Statistic, ...], seed
 
 
 def choose(text: str, weights: dict[str, Tensor], seed: int = 0, **options: object) -> Selection:
-    selector = build_selector(text, options)  # type: ignore[arg-type]
+    selector = NEURONS.build(text, options)  # type: ignore[arg-type]
     statistics = gathered(weights, selector.statistics())
     return selector.select(weights, statistics, torch.Generator().manual_seed(seed))
 
@@ -115,7 +115,7 @@ def test_bad_options_name_the_rule(name: str, options: dict[str, float]) -> None
 )
 def test_bad_options_of_mutual_information(options: dict[str, object]) -> None:
     with pytest.raises(InvalidValueError):
-        build_selector("mutual-information", options)  # type: ignore[arg-type]
+        NEURONS.build("mutual-information", options)  # type: ignore[arg-type]
 
 
 def test_a_twin_is_found_first_and_compensation_makes_its_removal_exact() -> None:
