@@ -46,8 +46,8 @@ def pick() -> Group | None:
     if not found:
         empty_state(
             "No group yet",
-            "Start one below. Repeat a run over a few seeds: whether a gap between methods is more than chance shows "
-            "here. Or combine methods and structures: on **tiny** a dozen runs take a minute or two.",
+            "Start one below: repeat a run over a few seeds to see whether a gap between methods is more than chance, "
+            "or combine methods and structures. On **tiny** a dozen runs take a minute or two.",
         )
         return None
     return found[links.choose("Group", "group", list(found), show=lambda name: _line(found[name]))]
